@@ -1,0 +1,73 @@
+"""Serves a model repository from a real tritonserver without any container (x86-64 Linux, CPU).
+
+    python deploy/triton/launch.py --repository model_repository --http-port 8000 --grpc-port 8001 --metrics-port 8002
+
+The first launch installs the server into its own environment. What follows `--` goes to tritonserver unchanged.
+"""
+
+import argparse
+import logging
+import signal
+import sys
+from pathlib import Path
+
+import environment
+from control import Control
+from server import ServerOptions, TritonServer
+from supervisor import ProbePolicy, StartFailed, Supervisor
+
+
+def main() -> int:
+    """Serve until a signal; the exit code is 1 when nothing could be served."""
+    arguments = _parser().parse_args()
+    logging.basicConfig(level=logging.INFO, format="triton: %(message)s", stream=sys.stdout)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # both signals end through the same `finally`
+    options = ServerOptions(
+        repository=arguments.repository,
+        http_port=arguments.http_port,
+        grpc_port=arguments.grpc_port,
+        metrics_port=arguments.metrics_port,
+        address=arguments.address,
+        exit_timeout=arguments.exit_timeout,
+        extra=arguments.server_flags,
+    )
+    policy = ProbePolicy(
+        interval=arguments.probe_interval, timeout=arguments.probe_timeout, failures=arguments.failures
+    )
+    try:
+        server = TritonServer(environment=environment.prepare(arguments.environment), options=options)
+        Supervisor(server=server, control=Control(options.address, options.http_port), policy=policy).run()
+    except (environment.EnvironmentFailed, StartFailed) as error:
+        logging.getLogger("triton").error("%s", error)
+        return 1
+    except KeyboardInterrupt:
+        return 0
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    policy = ProbePolicy()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--repository", type=_folder, required=True, help="model repository in Triton's layout")
+    parser.add_argument("--http-port", type=int, default=8000)
+    parser.add_argument("--grpc-port", type=int, default=8001)
+    parser.add_argument("--metrics-port", type=int, default=8002)
+    parser.add_argument("--address", default="127.0.0.1", help="address to listen on")
+    parser.add_argument("--environment", type=Path, default=environment.DEFAULT_ROOT, help="server's own folder")
+    parser.add_argument("--probe-interval", type=float, default=policy.interval, help="seconds between looks")
+    parser.add_argument("--probe-timeout", type=float, default=policy.timeout, help="seconds an inference may take")
+    parser.add_argument("--failures", type=int, default=policy.failures, help="failed probes before a recovery")
+    parser.add_argument("--exit-timeout", type=int, default=10, help="seconds to drain on exit")
+    parser.add_argument("server_flags", nargs="*", help="further flags for tritonserver, after --")
+    return parser
+
+
+def _folder(text: str) -> Path:
+    path = Path(text)
+    if not path.is_dir():
+        raise argparse.ArgumentTypeError(f"no such folder: {text}")
+    return path
+
+
+if __name__ == "__main__":
+    sys.exit(main())

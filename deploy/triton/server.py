@@ -1,0 +1,132 @@
+"""One tritonserver process: its flags, its end, and the shared memory that it must not leave behind."""
+
+import contextlib
+import ctypes
+import logging
+import os
+import signal
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from environment import ServerEnvironment
+
+log = logging.getLogger("triton")
+
+SHARED_MEMORY = Path("/dev/shm")
+SHARED_MEMORY_PREFIX = "ovsam_triton_"
+KILL_MARGIN = 2.0  # seconds beyond the server's own exit timeout
+SET_PARENT_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of prctl(2)
+
+
+@dataclass(frozen=True, slots=True)
+class ServerOptions:
+    """Where the server listens, what it serves and how long its exit may take (seconds)."""
+
+    repository: Path
+    http_port: int
+    grpc_port: int
+    metrics_port: int
+    address: str
+    exit_timeout: int
+    extra: Sequence[str] = ()
+
+
+@dataclass(slots=True)
+class TritonServer:
+    """Starts and ends the process; every end also frees the shared memory of its stubs."""
+
+    environment: ServerEnvironment
+    options: ServerOptions
+    _process: subprocess.Popen[bytes] | None = field(default=None, init=False)
+
+    def start(self) -> None:
+        """Start the process; it ends with this one, even when this one is killed."""
+        remove_stale_shared_memory()
+        libc = ctypes.CDLL(None)
+
+        def end_with_launcher() -> None:
+            libc.prctl(SET_PARENT_DEATH_SIGNAL, signal.SIGTERM)
+
+        # Its own session: Ctrl-C reaches the launcher alone, which then ends the server in order.
+        self._process = subprocess.Popen(
+            self._command(),
+            env=self.environment.variables(),
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,
+            preexec_fn=end_with_launcher,
+        )
+
+    def wait(self, seconds: float) -> int | None:
+        """Return the exit code if the server ends within `seconds`, else None."""
+        assert self._process is not None
+        try:
+            return self._process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            return None
+
+    def stop(self, *, grace: float) -> None:
+        """Let work in hand finish for `grace` seconds; then, or on a second interrupt, kill the whole session."""
+        if self._process is None:
+            return
+        try:
+            self._process.terminate()
+            if self.wait(grace + KILL_MARGIN) is None:
+                log.warning("the server did not end within %.0f s: killing it", grace + KILL_MARGIN)
+        except KeyboardInterrupt:
+            log.warning("interrupted again: killing the server")
+        finally:
+            self._kill_session(self._process)
+            remove_shared_memory(_prefix(os.getpid()))
+            self._process = None
+
+    @staticmethod
+    def _kill_session(process: subprocess.Popen[bytes]) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)  # stubs outlive a killed server for a while
+        process.wait()
+
+    def _command(self) -> list[str]:
+        options, environment = self.options, self.environment
+        flags = {
+            "model-repository": options.repository.resolve(),
+            "backend-directory": environment.backends,
+            "cache-directory": environment.caches,
+            "model-control-mode": "explicit",
+            "load-model": "*",
+            "exit-on-error": "false",  # the supervisor decides: a restart serves what it can
+            "http-address": options.address,
+            "grpc-address": options.address,
+            "metrics-address": options.address,
+            "http-port": options.http_port,
+            "grpc-port": options.grpc_port,
+            "metrics-port": options.metrics_port,
+            "allow-gpu-metrics": "false",
+            "pinned-memory-pool-byte-size": 0,
+            "exit-timeout-secs": options.exit_timeout,
+            "log-info": "false",
+            # Read under the name `python` by every python-based backend.
+            "backend-config": f"python,shm-region-prefix-name={_prefix(os.getpid())}",
+        }
+        command = [str(environment.executable), "--disable-auto-complete-config"]
+        return [*command, *(f"--{name}={value}" for name, value in flags.items()), *options.extra]
+
+
+def remove_shared_memory(prefix: str) -> None:
+    """Delete the regions that a killed server or stub left behind."""
+    for region in SHARED_MEMORY.glob(f"{prefix}*"):
+        region.unlink(missing_ok=True)
+
+
+def remove_stale_shared_memory() -> None:
+    """Delete the regions of launchers that were killed before they could clean up."""
+    regions = SHARED_MEMORY.glob(f"{SHARED_MEMORY_PREFIX}*")
+    owners = {region.name.removeprefix(SHARED_MEMORY_PREFIX).split("_")[0] for region in regions}
+    for owner in owners:
+        if owner.isdigit() and not Path("/proc", owner).exists():
+            remove_shared_memory(_prefix(int(owner)))
+
+
+def _prefix(launcher: int) -> str:
+    return f"{SHARED_MEMORY_PREFIX}{launcher}_"

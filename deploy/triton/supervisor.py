@@ -1,0 +1,142 @@
+"""Keeps a server answering: probes each model, reloads one that is dead, restarts a server that is beyond that."""
+
+import logging
+import time
+from dataclasses import dataclass, field
+
+from control import Control, ControlError
+from server import TritonServer
+
+log = logging.getLogger("triton")
+
+FIRST_PAUSE, LONGEST_PAUSE = 1.0, 30.0  # seconds between restarts, doubled each time
+PATIENCE = 10  # a probe may take this many times as long as the first one, which met an idle server
+BROKEN_SERVER_GRACE = 1.0  # seconds: a server with a dead stub blocks its whole exit timeout
+START_POLL = 0.2
+
+
+class StartFailed(Exception):
+    """The first start failed: a fault of repository or ports, which no restart would mend."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProbePolicy:
+    """How often models are probed (seconds), and after how many failures in a row something is done."""
+
+    interval: float = 2.0
+    timeout: float = 5.0
+    failures: int = 3
+    start_timeout: float = 300.0
+
+
+@dataclass(slots=True)
+class Supervisor:
+    """Runs one server until it is interrupted."""
+
+    server: TritonServer
+    control: Control
+    policy: ProbePolicy
+    _failures: dict[str, int] = field(default_factory=dict, init=False)
+    _counts: dict[str, int] = field(default_factory=dict, init=False)
+    _timeouts: dict[str, float] = field(default_factory=dict, init=False)
+
+    def run(self) -> None:
+        """Raise StartFailed, or end by KeyboardInterrupt; the server is gone in either case."""
+        try:
+            if refused := self._start():
+                raise StartFailed(refused)
+            self._announce()
+            while True:
+                if (code := self.server.wait(self.policy.interval)) is not None:
+                    log.error("the server ended with code %d", code)
+                    self._restart()
+                elif dead := self._dead_models():
+                    self._recover(dead)
+        finally:
+            self.server.stop(grace=self.server.options.exit_timeout)
+
+    def _start(self) -> str:
+        """Start the server and wait until each model that loaded has answered a probe; return what went wrong."""
+        self._failures, self._counts, self._timeouts = {}, {}, {}
+        self.server.start()
+        deadline = time.monotonic() + self.policy.start_timeout
+        fault = "no answer"
+        while time.monotonic() < deadline:
+            if (code := self.server.wait(START_POLL)) is not None:
+                return f"the server ended with code {code}, its own messages are above"
+            try:
+                states = self.control.models()
+                self._timeouts = {model: self._measured_timeout(model) for model, state in states.items() if not state}
+            except ControlError as error:
+                fault = str(error)
+                continue
+            refused = [f"'{model}' was refused: {state}" for model, state in states.items() if state]
+            return "; ".join(refused) if states else "the repository holds no model"
+        return f"not ready within {self.policy.start_timeout:.0f} s: {fault}"
+
+    def _measured_timeout(self, model: str) -> float:
+        """Fit the probe's timeout to the model: a large encoder takes seconds on a CPU."""
+        started = time.monotonic()
+        self.control.probe(model, timeout=self.policy.start_timeout)
+        return max(self.policy.timeout, PATIENCE * (time.monotonic() - started))
+
+    def _announce(self) -> None:
+        options = self.server.options
+        ports = f"grpc {options.address}:{options.grpc_port}, http {options.address}:{options.http_port}"
+        log.info("ready: %s, metrics %s:%d", ports, options.address, options.metrics_port)
+        log.info("models: %s", ", ".join(self._timeouts))
+
+    def _restart(self) -> None:
+        """Start anew until at least one model answers; one that was broken meanwhile must not take the others down."""
+        pause = FIRST_PAUSE
+        while True:
+            self.server.stop(grace=BROKEN_SERVER_GRACE)
+            fault = self._start()
+            if fault:
+                log.error("%s", fault)
+            if self._timeouts:
+                self._announce()
+                return
+            time.sleep(pause)
+            pause = min(2 * pause, LONGEST_PAUSE)
+
+    def _dead_models(self) -> list[str]:
+        """Name the models that failed often enough in a row; "" stands for a server that does not answer at all."""
+        try:
+            models = [model for model, state in self.control.models().items() if not state]
+            counts = self.control.inference_counts()
+            faults = {model: self._fault(model, counts) for model in models}
+            self._counts = counts
+        except ControlError as error:
+            faults = {"": str(error)}
+        self._failures = {model: self._failures.get(model, 0) + 1 for model, fault in faults.items() if fault}
+        for model, failures in self._failures.items():
+            log.warning("probe %d of '%s' failed: %s", failures, model, faults[model])
+        return [model for model, failures in self._failures.items() if failures >= self.policy.failures]
+
+    def _fault(self, model: str, counts: dict[str, int]) -> str:
+        """Say what is wrong; nothing if the model computed since the last look (traffic is a probe) or does so now."""
+        count = counts.get(model, 0)
+        if model in self._counts and count > self._counts[model] + 1:
+            return ""
+        try:
+            self.control.probe(model, timeout=self._timeouts.get(model, self.policy.timeout))
+        except ControlError as error:
+            return str(error)
+        return ""
+
+    def _recover(self, models: list[str]) -> None:
+        """Reload the dead models; restart the server when it is silent or that does not bring them back."""
+        try:
+            for model in models:
+                if not model:
+                    raise ControlError("no answer from the server")
+                log.error("reloading '%s'", model)
+                self.control.unload(model, timeout=self.policy.timeout)
+                self.control.load(model, timeout=self.policy.start_timeout)
+                self._timeouts[model] = self._measured_timeout(model)
+                del self._failures[model]
+                log.info("'%s' answers again", model)
+        except ControlError as error:
+            log.error("restarting the server: %s", error)
+            self._restart()
