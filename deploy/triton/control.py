@@ -20,10 +20,11 @@ class ControlError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Control:
-    """One server's HTTP endpoint."""
+    """One server's HTTP endpoint; `timeout` is for questions that need no work (seconds)."""
 
     address: str
     port: int
+    timeout: float
 
     def models(self) -> dict[str, str]:
         """List models: "" for one with a ready version, else why it has none."""
@@ -35,12 +36,10 @@ class Control:
                 states.setdefault(entry["name"], entry.get("reason") or entry.get("state") or "not loaded")
         return states
 
-    def inference_counts(self) -> dict[str, int]:
-        """Count the requests that each model has really computed (cached answers do not count)."""
-        counts: dict[str, int] = {}
-        for entry in self._get("/v2/models/stats")["model_stats"]:
-            counts[entry["name"]] = counts.get(entry["name"], 0) + entry["inference_count"]
-        return counts
+    def inference_count(self, model: str) -> int:
+        """Count the requests that reached the model's process and came back (cached answers do not count)."""
+        statistics = self._get(f"/v2/models/{model}/stats")["model_stats"]
+        return sum(int(version["inference_count"]) for version in statistics)
 
     def probe(self, model: str, *, timeout: float) -> None:
         """Compute one inference on zeros; raise ControlError unless it succeeds in time."""
@@ -60,13 +59,19 @@ class Control:
     def _get(self, path: str) -> Any:
         return json.loads(self._send("GET", path, b""))
 
-    def _ask(self, path: str, question: dict[str, Any], *, timeout: float = 10.0) -> Any:
+    def _ask(self, path: str, question: dict[str, Any], *, timeout: float | None = None) -> Any:
         return json.loads(self._send("POST", path, json.dumps(question).encode(), timeout=timeout) or b"null")
 
     def _send(
-        self, method: str, path: str, body: bytes, *, headers: dict[str, str] | None = None, timeout: float = 10.0
+        self,
+        method: str,
+        path: str,
+        body: bytes,
+        *,
+        headers: dict[str, str] | None = None,
+        timeout: float | None = None,
     ) -> bytes:
-        connection = http.client.HTTPConnection(self.address, self.port, timeout=timeout)
+        connection = http.client.HTTPConnection(self.address, self.port, timeout=timeout or self.timeout)
         try:
             connection.request(method, path, body, headers or {})
             response = connection.getresponse()

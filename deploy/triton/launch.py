@@ -34,9 +34,10 @@ def main() -> int:
     policy = ProbePolicy(
         interval=arguments.probe_interval, timeout=arguments.probe_timeout, failures=arguments.failures
     )
+    control = Control(options.address, options.http_port, timeout=policy.timeout)
     try:
         server = TritonServer(environment=environment.prepare(arguments.environment), options=options)
-        Supervisor(server=server, control=Control(options.address, options.http_port), policy=policy).run()
+        Supervisor(server=server, control=control, policy=policy).run()
     except (environment.EnvironmentFailed, StartFailed) as error:
         logging.getLogger("triton").error("%s", error)
         return 1

@@ -104,9 +104,7 @@ class Supervisor:
         """Name the models that failed often enough in a row; "" stands for a server that does not answer at all."""
         try:
             models = [model for model, state in self.control.models().items() if not state]
-            counts = self.control.inference_counts()
-            faults = {model: self._fault(model, counts) for model in models}
-            self._counts = counts
+            faults = {model: self._fault(model) for model in models}
         except ControlError as error:
             faults = {"": str(error)}
         self._failures = {model: self._failures.get(model, 0) + 1 for model, fault in faults.items() if fault}
@@ -114,16 +112,23 @@ class Supervisor:
             log.warning("probe %d of '%s' failed: %s", failures, model, faults[model])
         return [model for model, failures in self._failures.items() if failures >= self.policy.failures]
 
-    def _fault(self, model: str, counts: dict[str, int]) -> str:
-        """Say what is wrong; nothing if the model computed since the last look (traffic is a probe) or does so now."""
-        count = counts.get(model, 0)
-        if model in self._counts and count > self._counts[model] + 1:
+    def _fault(self, model: str) -> str:
+        """Say what is wrong; nothing if the model answers, or computes for others while the probe waits its turn."""
+        if self._progressed(model):
             return ""
+        fault = ""
         try:
             self.control.probe(model, timeout=self._timeouts.get(model, self.policy.timeout))
         except ControlError as error:
-            return str(error)
-        return ""
+            fault = str(error)
+        return "" if self._progressed(model) else fault
+
+    def _progressed(self, model: str) -> bool:
+        """Whether the model has computed anything since this was last asked."""
+        count = self.control.inference_count(model)
+        previous = self._counts.get(model, count)
+        self._counts[model] = count
+        return count > previous
 
     def _recover(self, models: list[str]) -> None:
         """Reload the dead models; restart the server when it is silent or that does not bring them back."""
