@@ -1,23 +1,20 @@
 """One tritonserver process: its flags, its end, and the shared memory that it must not leave behind."""
 
-import contextlib
-import ctypes
 import logging
 import os
-import signal
 import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from environment import ServerEnvironment
+from processes import Child, kill_session, spawn
 
 log = logging.getLogger("triton")
 
 SHARED_MEMORY = Path("/dev/shm")
 SHARED_MEMORY_PREFIX = "ovsam_triton_"
 KILL_MARGIN = 2.0  # seconds beyond the server's own exit timeout
-SET_PARENT_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of prctl(2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,24 +36,12 @@ class TritonServer:
 
     environment: ServerEnvironment
     options: ServerOptions
-    _process: subprocess.Popen[bytes] | None = field(default=None, init=False)
+    _process: Child | None = field(default=None, init=False)
 
     def start(self) -> None:
         """Start the process; it ends with this one, even when this one is killed."""
         remove_stale_shared_memory()
-        libc = ctypes.CDLL(None)
-
-        def end_with_launcher() -> None:
-            libc.prctl(SET_PARENT_DEATH_SIGNAL, signal.SIGTERM)
-
-        # Its own session: Ctrl-C reaches the launcher alone, which then ends the server in order.
-        self._process = subprocess.Popen(
-            self._command(),
-            env=self.environment.variables(),
-            stdin=subprocess.DEVNULL,
-            start_new_session=True,
-            preexec_fn=end_with_launcher,
-        )
+        self._process = spawn(self._command(), variables=self.environment.variables())
 
     def wait(self, seconds: float) -> int | None:
         """Return the exit code if the server ends within `seconds`, else None."""
@@ -77,15 +62,9 @@ class TritonServer:
         except KeyboardInterrupt:
             log.warning("interrupted again: killing the server")
         finally:
-            self._kill_session(self._process)
+            kill_session(self._process)  # stubs outlive a killed server for a while
             remove_shared_memory(_prefix(os.getpid()))
             self._process = None
-
-    @staticmethod
-    def _kill_session(process: subprocess.Popen[bytes]) -> None:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)  # stubs outlive a killed server for a while
-        process.wait()
 
     def _command(self) -> list[str]:
         options, environment = self.options, self.environment
