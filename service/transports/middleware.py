@@ -1,0 +1,109 @@
+"""Around every HTTP request: its id, its size limit, its caller's patience, and what it is counted as."""
+
+import asyncio
+import re
+import time
+import uuid
+from collections.abc import MutableMapping
+from typing import Any
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from service.core.errors import ImageTooLarge
+from service.transports.problems import problem_response
+from service.transports.services import RequestObserver
+
+_REQUEST_ID = re.compile(r"^[A-Za-z0-9._-]{1,128}$")
+
+
+class RequestMiddleware:
+    """Gives each request an id (the client's own when it is harmless), times and counts it, and limits its body."""
+
+    def __init__(self, app: ASGIApp, *, observer: RequestObserver, max_body_bytes: int) -> None:
+        self._app = app
+        self._observer = observer
+        self._max_body_bytes = max_body_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        headers = Headers(scope=scope)
+        given = headers.get("x-request-id", "")
+        state: MutableMapping[str, Any] = scope.setdefault("state", {})
+        state["request_id"] = given if _REQUEST_ID.match(given) else uuid.uuid4().hex
+        state["code"] = "ok"
+        started = time.perf_counter()
+
+        async def answer(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                out = MutableHeaders(scope=message)
+                out["x-request-id"] = state["request_id"]
+                out["x-content-type-options"] = "nosniff"
+                if message["status"] >= 400 and state["code"] == "ok":
+                    state["code"] = str(message["status"])
+            await send(message)
+
+        try:
+            await self._limited(scope, receive, answer, length=headers.get("content-length"))
+        finally:
+            route = getattr(scope.get("route"), "path", "other")
+            self._observer.request(route, state["code"], time.perf_counter() - started)
+
+    async def _limited(self, scope: Scope, receive: Receive, send: Send, *, length: str | None) -> None:
+        limit, received = self._max_body_bytes, 0
+
+        async def count(given: int) -> None:
+            if given > limit:
+                raise ImageTooLarge(f"the body has {given} bytes or more; the limit is {limit}")
+
+        async def limited_receive() -> Message:
+            nonlocal received
+            message = await receive()
+            received += len(message.get("body", b""))
+            await count(received)
+            return message
+
+        try:
+            await count(int(length) if length and length.isdigit() else 0)
+            await _until_departed(self._app, scope, limited_receive, send)
+        except ImageTooLarge as error:
+            await problem_response(scope["state"], error)(scope, receive, send)
+
+
+async def _until_departed(app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
+    """Run the app, and cancel it when the caller hangs up: nobody waits for the answer any more."""
+    body_done = asyncio.Event()
+    departed = asyncio.Event()
+
+    async def forward() -> Message:
+        if body_done.is_set():
+            await departed.wait()
+            return {"type": "http.disconnect"}
+        message = await receive()
+        if message["type"] == "http.disconnect" or not message.get("more_body", False):
+            body_done.set()
+        return message
+
+    async def watch() -> None:
+        await body_done.wait()
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        departed.set()
+
+    work = asyncio.ensure_future(app(scope, forward, send))
+    watcher = asyncio.ensure_future(watch())
+    try:
+        await asyncio.wait({work, watcher}, return_when=asyncio.FIRST_COMPLETED)
+        if work.done():
+            work.result()
+            return
+        work.cancel()
+        await asyncio.gather(work, return_exceptions=True)
+        scope["state"]["code"] = "departed"
+    finally:
+        watcher.cancel()
+        if not work.done():
+            work.cancel()

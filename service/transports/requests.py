@@ -1,0 +1,144 @@
+"""HTTP requests to the core's requests: JSON or multipart, image by digest, inline, or URL."""
+
+import base64
+import binascii
+from collections.abc import Sequence
+from typing import TypeVar
+
+from fastapi import Request
+from pydantic import ValidationError
+from starlette.datastructures import UploadFile
+from starlette.exceptions import HTTPException
+
+from service.core.errors import FetchRefused, InvalidImage, InvalidRequest
+from service.core.images import digest_of
+from service.core.requests import Classify, PromptRequest, SegmentRequest
+from service.core.types import Box, Point, Prompt
+from service.transports.problems import MalformedRequest
+from service.transports.rendering import mask_renderer
+from service.transports.schemas import ClassifyIn, EverythingIn, ImageUrl, InlineImage, PromptIn, SegmentIn, Strict
+
+Body = TypeVar("Body", bound=Strict)
+ImageIn = str | InlineImage | ImageUrl | None
+
+
+async def parse_body(request: Request, kind: type[Body]) -> tuple[Body, bytes | None]:
+    """The JSON body, and the bytes of a multipart "image" part; raises InvalidRequest."""
+    if not _is_multipart(request):
+        return _validate(kind, await request.body()), None
+    form = await _form(request)
+    image, text = form.get("image"), form.get("request")
+    if not isinstance(image, UploadFile):
+        raise InvalidRequest('a multipart request needs a file part "image"', pointer="/image")
+    if text is None:
+        raise InvalidRequest('a multipart request needs a part "request" with the JSON', pointer="/request")
+    content = await text.read() if isinstance(text, UploadFile) else text.encode()
+    return _validate(kind, content), await image.read()
+
+
+async def parse_upload(request: Request) -> bytes:
+    """The bytes of an uploaded image: a multipart "image" part, a URL in JSON, or the raw body."""
+    if _is_multipart(request):
+        image = (await _form(request)).get("image")
+        if not isinstance(image, UploadFile):
+            raise InvalidRequest('a multipart upload needs a file part "image"', pointer="/image")
+        return await image.read()
+    content = await request.body()
+    if request.headers.get("content-type", "").startswith("application/json"):
+        _, fetched = resolve_image(_validate(ImageUrl, content), None)
+        return fetched or b""
+    if not content:
+        raise InvalidImage("the body is empty; send the image's bytes")
+    return content
+
+
+def segment_request(body: SegmentIn, content: bytes | None, *, tenant: str) -> SegmentRequest:
+    """What the segmenter is asked."""
+    digest, content = resolve_image(body.image, content)
+    return SegmentRequest(
+        tenant=tenant,
+        digest=digest,
+        content=content,
+        prompts=_prompts(body.prompts),
+        classify=_classify(body.classify),
+        render=mask_renderer(body.output),
+    )
+
+
+def everything_request(body: EverythingIn, content: bytes | None, *, tenant: str) -> SegmentRequest:
+    """The same for everything-mode, whose prompts come from the grid."""
+    digest, content = resolve_image(body.image, content)
+    return SegmentRequest(
+        tenant=tenant,
+        digest=digest,
+        content=content,
+        prompts=(),
+        classify=_classify(body.classify),
+        render=mask_renderer(body.output),
+        background=True,
+    )
+
+
+def resolve_image(image: ImageIn, content: bytes | None) -> tuple[str, bytes | None]:
+    """The digest, and the bytes when they came with the request."""
+    if content is not None:
+        if image is not None:
+            raise InvalidRequest("the image came twice: as a part and in the JSON", pointer="/image")
+        return digest_of(content), content
+    if isinstance(image, str):
+        return image, None
+    if isinstance(image, InlineImage):
+        try:
+            content = base64.b64decode(image.base64, validate=True)
+        except (binascii.Error, ValueError) as error:
+            raise InvalidRequest("image.base64 is not base64", pointer="/image/base64") from error
+        return digest_of(content), content
+    if isinstance(image, ImageUrl):
+        raise FetchRefused("fetching images from URLs is off on this server", pointer="/image/url")
+    raise InvalidRequest("the request names no image", pointer="/image")
+
+
+def _validate(kind: type[Body], content: bytes) -> Body:
+    try:
+        return kind.model_validate_json(content)
+    except ValidationError as error:
+        raise MalformedRequest(error) from error
+
+
+def _is_multipart(request: Request) -> bool:
+    return request.headers.get("content-type", "").startswith("multipart/form-data")
+
+
+async def _form(request: Request) -> dict[str, UploadFile | str]:
+    try:
+        form = await request.form(max_files=2, max_fields=4, max_part_size=16 * 2**20)
+    except HTTPException as error:
+        raise InvalidRequest(f"the multipart body cannot be read: {error.detail}") from error
+    return dict(form)
+
+
+def _prompts(prompts: Sequence[PromptIn]) -> list[PromptRequest]:
+    return [
+        PromptRequest(
+            id=prompt.id if prompt.id is not None else str(index),
+            prompt=Prompt(
+                points=tuple(Point(point.x, point.y, point.label == 1) for point in prompt.points),
+                box=Box(*prompt.box) if prompt.box is not None else None,
+            ),
+            mask_ref=prompt.mask_ref,
+        )
+        for index, prompt in enumerate(prompts)
+    ]
+
+
+def _classify(classify: ClassifyIn | None) -> Classify | None:
+    if classify is None:
+        return None
+    if classify.vocabulary is not None and classify.names is not None:
+        raise InvalidRequest("give a vocabulary or names, not both", pointer="/classify")
+    return Classify(
+        vocabulary=classify.vocabulary,
+        names=tuple(classify.names) if classify.names is not None else None,
+        top_k=classify.top_k,
+        min_score=classify.min_score,
+    )

@@ -1,0 +1,39 @@
+"""What every transport is given: the use cases and the limits that belong to the wire."""
+
+import time
+from dataclasses import dataclass
+from typing import Protocol
+
+from service.core.embedder import Embedder
+from service.core.ports import ModelBackend
+from service.core.segmenter import Segmenter
+from service.core.vocabularies import Vocabularies
+
+
+class RequestObserver(Protocol):
+    """Counts requests and renders all that was counted."""
+
+    def request(self, route: str, code: str, seconds: float) -> None:
+        """A request was answered with a public code ("ok" or an error's)."""
+        ...
+
+    def render(self) -> bytes:
+        """Metrics in Prometheus' text format."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Services:
+    """The ready objects that a handler works with."""
+
+    backend: ModelBackend
+    segmenter: Segmenter
+    embedder: Embedder
+    vocabularies: Vocabularies
+    observer: RequestObserver
+    request_seconds: float
+    max_body_bytes: int
+
+    def deadline(self) -> float:
+        """When a request that comes now must be answered, by `time.monotonic`."""
+        return time.monotonic() + self.request_seconds
