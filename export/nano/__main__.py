@@ -1,0 +1,56 @@
+"""`python -m export.nano prepare | train | recognise | export`: the recipe, step by step; each step can be repeated."""
+
+import argparse
+import dataclasses
+from pathlib import Path
+
+from export.nano.cutouts import prepare_cutouts
+from export.nano.export import export_repository
+from export.nano.ingredients import fetch
+from export.nano.scenes import prepare_scenes
+from export.nano.train import TrainingConfig, train
+
+HELD_OUT_SCENES = 150
+SPLIT_SEEDS = {"train": 1, "held_out": 7, "unseen_style": 8}
+
+
+def main() -> None:
+    """Parse the command line and run one step."""
+    arguments = _parser().parse_args()
+    if arguments.step == "prepare":
+        prepare(arguments.work, scenes=arguments.scenes, processes=arguments.processes)
+    elif arguments.step == "train":
+        train(arguments.work, TrainingConfig(steps=arguments.steps, scenes=arguments.scenes, seed=arguments.seed))
+    elif arguments.step == "export":
+        export_repository(arguments.work, arguments.repository)
+
+
+def prepare(work: Path, *, scenes: int, processes: int) -> None:
+    """Packages, cut-outs, scenes."""
+    fetch(work)
+    if not (work / "cutouts.json").exists():
+        prepare_cutouts(work, processes=processes)
+    for split, seed in SPLIT_SEEDS.items():
+        count = scenes if split == "train" else HELD_OUT_SCENES
+        prepare_scenes(work, split, count, seed=seed, processes=processes)
+
+
+def _parser() -> argparse.ArgumentParser:
+    defaults = {field.name: field.default for field in dataclasses.fields(TrainingConfig)}
+    parser = argparse.ArgumentParser(prog="python -m export.nano", description=__doc__)
+    parser.add_argument("--work", type=Path, default=Path("build/nano"), help="folder for packages, scenes, checkpoints")
+    steps = parser.add_subparsers(dest="step", required=True)
+    data = steps.add_parser("prepare", help="fetch the packages, render cut-outs, compose scenes")
+    data.add_argument("--processes", type=int, default=2, help="processes that render and compose")
+    masks = steps.add_parser("train", help="train the mask network (continues a checkpoint)")
+    masks.add_argument("--steps", type=int, default=defaults["steps"], help="length of the cosine schedule")
+    masks.add_argument("--seed", type=int, default=defaults["seed"], help="of weights, batches and prompts")
+    for step in (data, masks):
+        step.add_argument("--scenes", type=int, default=defaults["scenes"], help="training scenes")
+    graphs = steps.add_parser("export", help="write the model repository from the checkpoints")
+    graphs.add_argument("--repository", type=Path, default=Path("model_repository"), help="folder to write")
+    return parser
+
+
+if __name__ == "__main__":
+    main()

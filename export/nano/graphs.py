@@ -1,0 +1,120 @@
+"""nano's networks in the clothes of the model contract (export/README.md): names, types and frames of the graphs."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from export.nano.network import EIGHTH, QUARTER, WIDTH, Features, Neck, PromptDecoder, Prompts
+from export.nano.train import normalise
+from export.nano.trunk import CHANNELS, HEAD_CHANNELS, Trunk
+
+BUNDLE = {
+    "image_embedding": (WIDTH, 16),
+    "high_res_8": (EIGHTH, 8),
+    "high_res_4": (QUARTER, 4),
+    "region_32": (HEAD_CHANNELS, 32),
+    "region_16": (CHANNELS[16], 16),
+}
+"""Channels and stride of each tensor that leaves the image encoder."""
+INPUT_SIZE = 512
+LOW_RES_SIZE = 128
+COVERAGE_POWER = 1.5
+"""A cell that the mask only touches says little about the object."""
+CONSE_CLASSES = 10
+
+
+class ImageEncoderGraph(nn.Module):
+    """uint8 picture and its valid size -> the embedding bundle in float16."""
+
+    def __init__(self, trunk: Trunk, neck: Neck) -> None:
+        """Both with their final weights."""
+        super().__init__()
+        self.trunk, self.neck = trunk, neck
+
+    def forward(self, image: Tensor, valid_size: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """[B,S,S,3], [B,2] -> mask group (H/16, H/8, H/4), region group (H/32, H/16)."""
+        maps = self.trunk(normalise(image, valid_size))
+        features = self.neck(maps)
+        regions = (self.trunk.head_features(maps[32]), maps[16])
+        embedding, eighth, quarter, region_32, region_16 = (x.half() for x in (*features, *regions))
+        return embedding, eighth, quarter, region_32, region_16
+
+
+class PromptDecoderGraph(nn.Module):
+    """Mask group and prompts -> low-resolution logits and the mask's box."""
+
+    def __init__(self, decoder: PromptDecoder) -> None:
+        """With its final weights."""
+        super().__init__()
+        self.decoder = decoder
+
+    def forward(  # noqa: PLR0913, the contract's inputs
+        self,
+        image_embedding: Tensor,
+        high_res_8: Tensor,
+        high_res_4: Tensor,
+        point_coords: Tensor,
+        point_labels: Tensor,
+        mask_input: Tensor,
+        has_mask_input: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        """-> [B,N,L,L], [B,N,4]."""
+        features = Features(image_embedding.float(), high_res_8.float(), high_res_4.float())
+        logits = self.decoder(features, Prompts(point_coords, point_labels, mask_input, has_mask_input))
+        return logits, mask_boxes(logits)
+
+
+def mask_boxes(logits: Tensor) -> Tensor:
+    """BxNxLxL -> BxNx4: xyxy in the model frame around logits > 0; zeros when there are none."""
+    side = logits.shape[3]
+    inside = logits > 0
+    ramp = torch.arange(side, dtype=torch.float32)
+    edges = []
+    for axis in (2, 3):
+        hit = inside.any(dim=axis)
+        low = torch.where(hit, ramp, float(side)).amin(2)
+        high = torch.where(hit, ramp + 1, 0.0).amax(2)
+        edges.append((low, high))
+    (x1, x2), (y1, y2) = edges
+    found = (x2 > 0).float()
+    return torch.stack([x1, y1, x2, y2], dim=2) * (INPUT_SIZE / side) * found[..., None]
+
+
+class RegionEncoderGraph(nn.Module):
+    """Region group and cleaned masks -> region embeddings in the text space."""
+
+    class_weight: Tensor
+    class_bias: Tensor
+    class_texts: Tensor
+
+    def __init__(self, class_weight: Tensor, class_bias: Tensor, class_texts: Tensor, head: nn.Module | None = None) -> None:
+        """Classifier [1000,1280], [1000]; text embeddings of its classes [1000,D]; the trained head, if any."""
+        super().__init__()
+        self.register_buffer("class_weight", class_weight)
+        self.register_buffer("class_bias", class_bias)
+        self.register_buffer("class_texts", class_texts)
+        self.head = head
+
+    def forward(self, region_32: Tensor, region_16: Tensor, boxes: Tensor, masks: Tensor) -> tuple[Tensor, ...]:
+        """Bx1280x16x16, Bx112x32x32, BxNx4, BxNxLxL -> BxNxD each, zeros for an empty mask."""
+        weights = masks.float() * (boxes[..., 2] > boxes[..., 0]).float()[..., None, None]
+        found = weights.amax((2, 3)).unsqueeze(2)
+        deep, shallow = (pool(level.float(), weights) for level in (region_32, region_16))
+        embeddings = [self.conse(deep)]
+        if self.head is not None:
+            embeddings.append(self.head(torch.cat([deep, shallow], dim=2)))
+        return tuple(functional.normalize(embedding, dim=2, eps=1e-6) * found for embedding in embeddings)
+
+    def conse(self, pooled: Tensor) -> Tensor:
+        """Convex combination of the texts of the likeliest classes (Norouzi et al., 2014): no training, any vocabulary."""
+        probabilities = (pooled @ self.class_weight.T + self.class_bias).softmax(2)
+        best, classes = probabilities.topk(CONSE_CLASSES, dim=2)
+        return (best[..., None] * self.class_texts[classes]).sum(2)
+
+
+def pool(level: Tensor, masks: Tensor) -> Tensor:
+    """Mean of BxCxHxW features under BxNxLxL masks, weighted by how much of a cell is covered: BxNxC."""
+    factor = masks.shape[3] // level.shape[3]
+    coverage = functional.avg_pool2d(masks, factor) ** COVERAGE_POWER
+    total = coverage.sum((2, 3)).clamp(min=1e-6)[..., None]
+    return (coverage / total[..., None]).flatten(2) @ level.flatten(2).transpose(1, 2)

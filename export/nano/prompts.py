@@ -1,0 +1,194 @@
+"""Simulated users: crops of scenes with a first prompt for some objects, and the clicks that correct a wrong mask."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import IterableDataset, get_worker_info
+
+from export.nano.scenes import Scene, read_scene
+from export.nano.textures import Rng, UInt8Image
+
+SLOTS = 6
+"""Two box corners and four clicks."""
+STRIDE = 4
+BoolMask = NDArray[np.bool_]
+
+
+class Batch(NamedTuple):
+    """image uint8 [B,S,S,3], valid size [B,2], targets [B,N,S/4,S/4] (share of a cell inside), coords, labels [B,N,SLOTS]."""
+
+    image: Tensor
+    valid_size: Tensor
+    target: Tensor
+    coords: Tensor
+    labels: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class PromptSettings:
+    """How users behave."""
+
+    per_image: int = 4
+    boxes: float = 0.4
+    box_jitter: float = 0.05
+    clicks_beside_box: float = 0.2
+    background: float = 0.04
+    smallest_object: int = 80
+    """Pixels of the crop; below it a target at a quarter of the resolution means little."""
+
+
+class PromptStream(IterableDataset[Batch]):
+    """Endless batches; number k depends on the seed and k only, so a run can be resumed at any step."""
+
+    def __init__(self, work: Path, scenes: int, *, seed: int, first: int, sizes: "BatchSizes") -> None:
+        """`first` is the number of the first batch."""
+        self.work, self.scenes, self.seed, self.first, self.sizes = work, scenes, seed, first, sizes
+        self.settings = PromptSettings()
+
+    def __iter__(self) -> Iterator[Batch]:
+        """Batches in order; several workers take turns."""
+        cv2.setNumThreads(1)
+        worker = get_worker_info()
+        start, stride = (worker.id, worker.num_workers) if worker else (0, 1)
+        number = self.first + start
+        while True:
+            yield self.batch(number)
+            number += stride
+
+    def batch(self, number: int) -> Batch:
+        """Batch number `number`."""
+        rng = np.random.default_rng([self.seed, number])
+        images, size = self.sizes.of(number)
+        samples = [
+            prompted(rng, read_scene(self.work, "train", int(rng.integers(self.scenes))), size=size, settings=self.settings)
+            for _ in range(images)
+        ]
+        return Batch(*(torch.from_numpy(np.stack(column)) for column in zip(*samples, strict=True)))
+
+
+@dataclass(frozen=True, slots=True)
+class BatchSizes:
+    """Small crops for most of the run, the full input size at its end."""
+
+    large_from: int
+    small: tuple[int, int] = (8, 256)
+    large: tuple[int, int] = (3, 512)
+
+    def of(self, number: int) -> tuple[int, int]:
+        """(images, side in pixels) of a batch."""
+        return self.large if number >= self.large_from else self.small
+
+
+Sample = tuple[UInt8Image, NDArray[np.int32], NDArray[np.float32], NDArray[np.float32], NDArray[np.int64]]
+
+
+def prompted(rng: Rng, scene: Scene, *, size: int, settings: PromptSettings) -> Sample:
+    """A random crop of a scene with first prompts, one row of `Batch`."""
+    image, labels = _crop(rng, scene, size)
+    valid = _valid_size(rng, size)
+    labels[valid[0] :], labels[:, valid[1] :] = 0, 0
+    counts = np.bincount(labels.reshape(-1), minlength=2)
+    objects = np.flatnonzero(counts[1:] >= settings.smallest_object) + 1
+    targets, coords, kinds = [], [], []
+    picked = rng.permutation(objects)
+    for index in range(settings.per_image):
+        if len(objects) == 0 or rng.random() < settings.background:
+            mask = _background(rng, labels, valid)
+        else:
+            mask = labels == picked[index % len(picked)]
+        place, kind = first_prompt(rng, mask, settings)
+        targets.append(_quarter(mask))
+        coords.append(place)
+        kinds.append(kind)
+    return _recolour(rng, image), valid, np.stack(targets), np.stack(coords), np.stack(kinds)
+
+
+def _crop(rng: Rng, scene: Scene, size: int) -> tuple[UInt8Image, UInt8Image]:
+    side = scene.image.shape[0]
+    extent = int(rng.uniform(0.45, 1.0) * side) if size < side else int(rng.uniform(0.75, 1.0) * side)
+    y, x = rng.integers(side - extent + 1, size=2)
+    window = (slice(y, y + extent), slice(x, x + extent))
+    shrink = extent > size
+    image = cv2.resize(scene.image[window], (size, size), interpolation=cv2.INTER_AREA if shrink else cv2.INTER_LINEAR)
+    labels = cv2.resize(scene.labels[window], (size, size), interpolation=cv2.INTER_NEAREST)
+    if rng.random() < 0.5:
+        image, labels = image[:, ::-1].copy(), labels[:, ::-1].copy()
+    return image, labels
+
+
+def _valid_size(rng: Rng, size: int) -> NDArray[np.int32]:
+    """Now and then the letterbox's padding, at the bottom or at the right."""
+    valid = np.array([size, size], np.int32)
+    if rng.random() < 0.3:
+        valid[rng.integers(2)] = int(size * rng.uniform(0.5, 0.95))
+    return valid
+
+
+def _recolour(rng: Rng, image: UInt8Image) -> UInt8Image:
+    gain = rng.uniform(0.75, 1.25) * rng.uniform(0.9, 1.1, 3)
+    changed = np.clip((image - 128.0) * gain + 128 + rng.uniform(-20, 20), 0, 255).astype(np.uint8)
+    if rng.random() < 0.08:
+        changed = np.repeat(changed.mean(2, keepdims=True).astype(np.uint8), 3, axis=2)
+    return changed
+
+
+def _background(rng: Rng, labels: UInt8Image, valid: NDArray[np.int32]) -> BoolMask:
+    """The piece of background around a random pixel of it (everything when there is none)."""
+    free = np.zeros(labels.shape, np.uint8)
+    free[: valid[0], : valid[1]] = labels[: valid[0], : valid[1]] == 0
+    _, pieces = cv2.connectedComponents(free, connectivity=4)
+    places = np.flatnonzero(free)
+    if len(places) == 0:
+        return np.ones(labels.shape, np.bool_)
+    return pieces == pieces.reshape(-1)[places[rng.integers(len(places))]]
+
+
+def _quarter(mask: BoolMask) -> NDArray[np.float32]:
+    side = mask.shape[0] // STRIDE
+    return mask.reshape(side, STRIDE, side, STRIDE).mean((1, 3), dtype=np.float32)
+
+
+def first_prompt(rng: Rng, mask: BoolMask, settings: PromptSettings) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """A click or a jittered box (sometimes both) on a mask: coords [SLOTS, 2], labels [SLOTS]."""
+    coords, labels = np.zeros((SLOTS, 2), np.float32), np.full(SLOTS, -1, np.int64)
+    boxed = rng.random() < settings.boxes
+    if boxed:
+        x, y, width, height = cv2.boundingRect(mask.astype(np.uint8))
+        jitter = rng.normal(0, settings.box_jitter, 4) * (width, height, width, height)
+        corners = np.array([x, y, x + width, y + height]) + jitter
+        coords[:2] = np.clip(corners, 0, mask.shape[0]).reshape(2, 2) - 0.5
+        labels[:2] = 2, 3
+    if not boxed or rng.random() < settings.clicks_beside_box:
+        coords[2], labels[2] = click_inside(mask, rng=rng), 1
+    return coords, labels
+
+
+def click_inside(mask: BoolMask, *, rng: Rng | None = None) -> NDArray[np.float32]:
+    """(x, y) of a click: the deepest pixel, or with a generator half the time any pixel that is not at the very edge."""
+    depth = cv2.distanceTransform(np.pad(mask, 1).astype(np.uint8), cv2.DIST_L2, 5)[1:-1, 1:-1]
+    if rng is not None and rng.random() < 0.5:
+        places = np.flatnonzero(depth > 0.2 * depth.max())
+        place = int(places[rng.integers(len(places))])
+    else:
+        place = int(depth.argmax())
+    return np.array([place % mask.shape[1], place // mask.shape[1]], np.float32)
+
+
+def correct(logits: NDArray[np.float32], target: NDArray[np.float32], coords: NDArray[np.float32], labels: NDArray[np.int64]) -> None:
+    """Fill each prompt's next free slot with a click into the deepest wrong part; coords and labels change in place."""
+    wrong = (logits > 0) != (target > 0.5)
+    for index in np.ndindex(wrong.shape[:2]):
+        free = np.flatnonzero(labels[index][2:] < 0)
+        if len(free) == 0 or not wrong[index].any():
+            continue
+        x, y = click_inside(wrong[index]).astype(int)
+        slot = 2 + free[0]
+        coords[index][slot] = (x * STRIDE + (STRIDE - 1) / 2, y * STRIDE + (STRIDE - 1) / 2)
+        labels[index][slot] = int(target[index][y, x] > 0.5)
