@@ -39,7 +39,7 @@ def main() -> int:
         server = TritonServer(environment=environment.prepare(arguments.environment), options=options)
         Supervisor(server=server, control=control, policy=policy).run()
     except (environment.EnvironmentFailed, StartFailed) as error:
-        logging.getLogger("triton").error("%s", error)
+        logging.getLogger("triton").error("%s", error)  # noqa: TRY400 - the user needs no trace
         return 1
     except KeyboardInterrupt:
         return 0

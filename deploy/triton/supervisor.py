@@ -132,10 +132,12 @@ class Supervisor:
 
     def _recover(self, models: list[str]) -> None:
         """Reload the dead models; restart the server when it is silent or that does not bring them back."""
+        if "" in models:
+            log.error("no answer from the server, restarting it")
+            self._restart()
+            return
         try:
             for model in models:
-                if not model:
-                    raise ControlError("no answer from the server")
                 log.error("reloading '%s'", model)
                 self.control.unload(model, timeout=self.policy.timeout)
                 self.control.load(model, timeout=self.policy.start_timeout)
@@ -143,5 +145,5 @@ class Supervisor:
                 del self._failures[model]
                 log.info("'%s' answers again", model)
         except ControlError as error:
-            log.error("restarting the server: %s", error)
+            log.error("restarting the server: %s", error)  # noqa: TRY400 - a message for the operator
             self._restart()

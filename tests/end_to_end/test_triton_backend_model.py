@@ -149,7 +149,9 @@ def test_a_failing_request_fails_alone_and_the_stub_survives(triton: TritonProce
             return await asyncio.gather(*requests, return_exceptions=True)
 
     first, failed, last = asyncio.run(ask())
-    assert (first, last) == ({"value": 10}, {"value": 40})
+    assert isinstance(first, dict)
+    assert isinstance(last, dict)
+    np.testing.assert_array_equal([first["value"], last["value"]], [[[10]], [[40]]])
     assert isinstance(failed, InferenceServerException)
     assert failed.status() == "StatusCode.INVALID_ARGUMENT"
     assert "99" in failed.message()

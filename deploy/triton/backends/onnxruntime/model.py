@@ -60,7 +60,7 @@ class TritonPythonModel:
                     continue
                 feeds[index] = self._read(request)
                 groups[self._group_key(index, feeds[index])].append(index)
-            except Exception as error:  # an exception that leaves execute() kills the stub for good
+            except Exception as error:  # noqa: BLE001 - one that leaves execute() kills the stub for good
                 responses[index] = _error(str(error), pb_utils.TritonError.INVALID_ARG)
         for members in groups.values():
             self._answer(members, requests, feeds, responses)
@@ -90,7 +90,7 @@ class TritonPythonModel:
             for index, result in zip(members, results, strict=True):
                 tensors = [pb_utils.Tensor(name, array) for name, array in result.items()]
                 responses[index] = pb_utils.InferenceResponse(output_tensors=tensors)
-        except Exception as error:  # see execute()
+        except Exception as error:  # noqa: BLE001 - see execute()
             if len(members) == 1:
                 responses[members[0]] = _error(str(error), _code(error))
                 return

@@ -1,0 +1,104 @@
+"""The model server engine: the same four graphs behind Triton's gRPC, on one or several servers."""
+
+import asyncio
+import time
+from collections.abc import Sequence
+
+import grpc
+
+from service.adapters.manifest import Repository
+from service.adapters.probe import probe_inputs
+from service.adapters.triton_endpoint import OtherModel, TritonEndpoint, queue_was_full
+from service.adapters.triton_messages import InvalidAnswer, answer_tensors, infer_request, version_of
+from service.core.errors import BackendUnavailable, DeadlineExceeded, Overloaded, ServiceError
+from service.core.spec import MODEL_NAMES, ModelName, ModelSpec
+from service.core.types import Array, Tensors
+
+_LONGEST_CALL = 120.0  # seconds, for a caller that sets no limit: a hung server must not hold it for ever
+_PROBE_SECONDS = 10.0
+_FRESH_SECONDS = 2.0  # a model that answered a caller this lately needs no probe
+_ATTEMPTS = 2
+
+
+class TritonBackend:
+    """Sends each call to the least busy healthy server, and once more to another one when that fails."""
+
+    def __init__(self, repository: Repository, urls: Sequence[str]) -> None:
+        self._repository = repository
+        self._endpoints = [TritonEndpoint(url) for url in urls]
+
+    @property
+    def spec(self) -> ModelSpec:
+        """The repository's manifest."""
+        return self._repository.spec
+
+    async def run(self, model: ModelName, inputs: Tensors, *, timeout: float | None = None) -> dict[str, Array]:
+        """Run one call within `timeout`; a cancelled call is cancelled on the server too."""
+        end = time.monotonic() + (_LONGEST_CALL if timeout is None else timeout)
+        graph = self._repository.graphs[model]
+        request = infer_request(model, version_of(graph), inputs, graph.outputs)
+        tried: list[TritonEndpoint] = []
+        failure: ServiceError = BackendUnavailable(f"no server takes calls of the {model}, which failed lately")
+        while len(tried) < _ATTEMPTS and (endpoint := self._choose(model, tried)) is not None:
+            tried.append(endpoint)
+            seconds = end - time.monotonic()
+            if seconds <= 0:
+                raise DeadlineExceeded(f"no time was left for the {model}")
+            if len(tried) < min(_ATTEMPTS, len(self._endpoints)):
+                seconds /= 2  # a hung server leaves the time for another one
+            try:
+                response = await endpoint.infer(model, request, timeout=seconds)
+                return answer_tensors(response, graph.outputs)
+            except InvalidAnswer as error:
+                raise BackendUnavailable(f"the {model} gave a wrong answer") from error
+            except grpc.aio.AioRpcError as error:
+                failure = _service_error(error, model)
+                failure.__cause__ = error
+                if error.code() is grpc.StatusCode.INVALID_ARGUMENT:
+                    break
+        raise failure
+
+    async def probe(self) -> None:
+        """Run the smallest real inference of every model; each needs one server that serves ours and answers."""
+        await asyncio.gather(*(self._probe_model(model) for model in MODEL_NAMES))
+
+    async def close(self) -> None:
+        """Close all channels."""
+        await asyncio.gather(*(endpoint.close() for endpoint in self._endpoints))
+
+    def _choose(self, model: ModelName, tried: Sequence[TritonEndpoint]) -> TritonEndpoint | None:
+        """Take the least busy server that was not tried; asking a breaker may use up its trial, so ask in order."""
+        for endpoint in sorted(self._endpoints, key=lambda endpoint: endpoint.in_flight):
+            if endpoint not in tried and endpoint.takes(model):
+                return endpoint
+        return None
+
+    async def _probe_model(self, model: ModelName) -> None:
+        probes = (self._probe_endpoint(endpoint, model) for endpoint in self._endpoints)
+        faults = await asyncio.gather(*probes)
+        if all(faults):
+            raise BackendUnavailable("; ".join(fault for fault in faults if fault))
+
+    async def _probe_endpoint(self, endpoint: TritonEndpoint, model: ModelName) -> str:
+        """Say what is wrong with a model on a server, or nothing."""
+        if endpoint.answered_within(model, _FRESH_SECONDS):
+            return ""
+        graph = self._repository.graphs[model]
+        request = infer_request(model, version_of(graph), probe_inputs(graph, self.spec), graph.outputs)
+        try:
+            await endpoint.check(model, graph)
+            answer_tensors(await endpoint.infer(model, request, timeout=_PROBE_SECONDS), graph.outputs)
+        except (OtherModel, InvalidAnswer) as error:
+            return str(error)
+        except grpc.aio.AioRpcError as error:
+            return f"{endpoint.url}: {model}: {error.code().name} {error.details()}"
+        return ""
+
+
+def _service_error(error: grpc.aio.AioRpcError, model: ModelName) -> ServiceError:
+    """What a caller may know of a failed call."""
+    if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
+        return DeadlineExceeded(f"the {model} did not answer in time")
+    if queue_was_full(error):
+        return Overloaded(f"the queue of the {model} is full")
+    return BackendUnavailable(f"the {model} does not answer")

@@ -1,0 +1,97 @@
+"""One Triton server: its channel, what is known of its health, and the proof that it serves our model."""
+
+import time
+
+import grpc
+from tritonclient.grpc import model_config_pb2, service_pb2, service_pb2_grpc
+
+from service.adapters.breaker import Breaker
+from service.adapters.manifest import DATA_TYPES, GraphSpec
+from service.adapters.triton_messages import version_of
+from service.core.spec import MODEL_NAMES, ModelName
+
+_CHANNEL_OPTIONS = [
+    ("grpc.max_receive_message_length", -1),
+    ("grpc.max_send_message_length", -1),
+    ("grpc.enable_retries", 0),  # the backend decides, and knows the deadline
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 1000),
+]
+_BREAKER_FAILURES, _BREAKER_SECONDS = 3, 2.0
+_CONFIG_SECONDS = 5.0
+_PATIENT_SECONDS = 1.0  # a call that was given less proves nothing by its timeout
+
+
+class OtherModel(Exception):
+    """The server answers for a model of this name that is not the one in the manifest."""
+
+
+class TritonEndpoint:
+    """Calls to one server; each model has a breaker of its own, since the process behind one model can die alone."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self.in_flight = 0
+        self._channel = grpc.aio.insecure_channel(url, options=_CHANNEL_OPTIONS)
+        self._stub = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
+        self._breakers = {name: Breaker(failures=_BREAKER_FAILURES, seconds=_BREAKER_SECONDS) for name in MODEL_NAMES}
+        self._answered: dict[ModelName, float] = {}
+
+    def takes(self, model: ModelName) -> bool:
+        """Whether a call may be tried; after failures in a row only one every few seconds."""
+        return not self._breakers[model].open
+
+    def answered_within(self, model: ModelName, seconds: float) -> bool:
+        """Whether the last call of the model succeeded, and that lately."""
+        return time.monotonic() - self._answered.get(model, -seconds) < seconds
+
+    async def infer(
+        self, model: ModelName, request: service_pb2.ModelInferRequest, *, timeout: float
+    ) -> service_pb2.ModelInferResponse:
+        """Make one call; cancelling it cancels the work on the server. Raises grpc.aio.AioRpcError."""
+        self.in_flight += 1
+        try:
+            response = await self._stub.ModelInfer(request, timeout=timeout)
+        except grpc.aio.AioRpcError as error:
+            self._answered.pop(model, None)
+            if _is_at_fault(error, timeout):
+                self._breakers[model].failed()
+            raise
+        finally:
+            self.in_flight -= 1
+        self._breakers[model].succeeded()
+        self._answered[model] = time.monotonic()
+        return response
+
+    async def check(self, model: ModelName, graph: GraphSpec) -> None:
+        """Raise OtherModel unless the server's version of the model is the one that the gateway has read."""
+        question = service_pb2.ModelConfigRequest(name=model, version=version_of(graph))
+        config = (await self._stub.ModelConfig(question, timeout=_CONFIG_SECONDS)).config
+        theirs = {tensor.name: _form(tensor) for tensor in (*config.input, *config.output)}
+        tensors = {**graph.inputs, **graph.outputs}
+        ours = {name: (tensor.type, tensor.shape[1:]) for name, tensor in tensors.items()}
+        if theirs != ours:
+            wrong = sorted(name for name in theirs | ours if theirs.get(name) != ours.get(name))
+            raise OtherModel(f"{self.url} serves another {model}: {wrong} differ from {graph.path.parents[1]}")
+
+    async def close(self) -> None:
+        """Close the channel; calls in hand are cancelled."""
+        await self._channel.close()
+
+
+def queue_was_full(error: grpc.aio.AioRpcError) -> bool:
+    """Whether a call was turned away unworked; the status alone, UNAVAILABLE, also means a dead server."""
+    return "maximum queue size" in (error.details() or "")
+
+
+def _is_at_fault(error: grpc.aio.AioRpcError, timeout: float) -> bool:
+    """Whether a failed call speaks against the server, and not against the request or its short deadline."""
+    if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
+        return timeout >= _PATIENT_SECONDS
+    return error.code() is not grpc.StatusCode.INVALID_ARGUMENT and not queue_was_full(error)
+
+
+def _form(tensor: "model_config_pb2.ModelInput | model_config_pb2.ModelOutput") -> tuple[str, tuple[int, ...]]:
+    name = model_config_pb2.DataType.Name(tensor.data_type)
+    return DATA_TYPES.get(name, name), tuple(tensor.dims)

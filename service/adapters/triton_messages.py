@@ -1,0 +1,52 @@
+"""Tensors <-> Triton's messages (KServe's inference protocol, version 2), without copies on the way back."""
+
+from collections.abc import Iterable
+
+import numpy as np
+from tritonclient.grpc import service_pb2
+
+from service.adapters.manifest import GraphSpec
+from service.core.types import Array, Tensors
+
+_WIRE_TYPES = {
+    "uint8": "UINT8",
+    "int8": "INT8",
+    "int32": "INT32",
+    "int64": "INT64",
+    "float16": "FP16",
+    "float32": "FP32",
+    "bool": "BOOL",
+}
+_NUMPY_TYPES = {wire: name for name, wire in _WIRE_TYPES.items()}
+
+
+class InvalidAnswer(Exception):
+    """The server's answer does not hold what was asked for."""
+
+
+def version_of(graph: GraphSpec) -> str:
+    """The version that the gateway has read the manifest of; asking for it by name keeps roll-outs from mixing."""
+    return graph.path.parent.name
+
+
+def infer_request(model: str, version: str, inputs: Tensors, outputs: Iterable[str]) -> service_pb2.ModelInferRequest:
+    """Build a request that carries its tensors."""
+    request = service_pb2.ModelInferRequest(model_name=model, model_version=version)
+    for name, array in inputs.items():
+        request.inputs.add(name=name, datatype=_WIRE_TYPES[array.dtype.name], shape=array.shape)
+        request.raw_input_contents.append(array.tobytes())
+    for name in outputs:
+        request.outputs.add(name=name)
+    return request
+
+
+def answer_tensors(response: service_pb2.ModelInferResponse, outputs: Iterable[str]) -> dict[str, Array]:
+    """Read-only views into the response's bytes, in the order of `outputs`; raises InvalidAnswer."""
+    arrays: dict[str, Array] = {}
+    try:
+        for tensor, content in zip(response.outputs, response.raw_output_contents, strict=True):
+            flat = np.frombuffer(content, dtype=_NUMPY_TYPES[tensor.datatype])
+            arrays[tensor.name] = flat.reshape(tuple(tensor.shape))
+        return {name: arrays[name] for name in outputs}
+    except (KeyError, ValueError) as error:
+        raise InvalidAnswer(f"{response.model_name} answered with {sorted(arrays)}") from error
