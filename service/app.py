@@ -1,7 +1,7 @@
 """The composition root: the only file that knows adapters and transports. Opens everything, closes it in reverse."""
 
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from service.adapters.tokenizer import Tokenizer
 from service.adapters.vocabulary_library import FolderLibrary
 from service.adapters.vocabulary_stores import FolderVocabularyStore, RedisVocabularyStore
 from service.core.embedder import Embedder, ImageLimits
-from service.core.ports import EmbeddingCache, ModelBackend, VocabularyStore
+from service.core.ports import EmbeddingCache, ModelBackend
 from service.core.requests import PromptLimits
 from service.core.segmenter import Segmenter
 from service.core.vocabularies import Vocabularies, VocabularyLimits
@@ -33,63 +33,52 @@ _WORKERS = 4  # model calls in threads: each kind of call has a slot, so that a 
 _log = logging.getLogger(__name__)
 
 
-def build_app(settings: Settings) -> FastAPI:
-    """The ASGI app; models are loaded when it starts, not before."""
-    observer = PrometheusObserver()
-
-    @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with AsyncExitStack() as stack:
-            app.state.services = await open_services(settings, observer, stack)
-            yield
-
-    app = FastAPI(
-        title="Open-Vocabulary SAM",
-        summary="Click or box an object, get its mask and its name.",
-        version="0.1.0",
-        lifespan=lifespan,
-    )
-    app.include_router(http_api.router)
-    problems.install(app)
-    app.mount("/", StaticFiles(directory=_WEB, html=True), name="web")
-    app.add_middleware(RequestMiddleware, observer=observer, max_body_bytes=settings.max_body_mib * 2**20)
-    return app
-
-
 async def open_services(settings: Settings, observer: PrometheusObserver, stack: AsyncExitStack) -> Services:
     """Load the model, open the caches and warm up; everything is closed by `stack`."""
     backend = await open_backend(settings, stack)
     redis = Redis.from_url(settings.redis_url) if settings.redis_url else None
     cache = open_cache(settings, redis, observer)
     stack.push_async_callback(cache.close)
-    store: VocabularyStore = RedisVocabularyStore(redis) if redis else FolderVocabularyStore(settings.cache_dir)
     vocabularies = Vocabularies(
         backend=backend,
         tokenize=Tokenizer(settings.model_repository),
         library=FolderLibrary(settings.model_repository, cache=settings.cache_dir),
-        store=store,
+        store=RedisVocabularyStore(redis) if redis else FolderVocabularyStore(settings.cache_dir),
         limits=VocabularyLimits(names=settings.max_names),
     )
-    stack.push_async_callback(vocabularies.close)
+    services = assemble(settings, backend=backend, cache=cache, vocabularies=vocabularies, observer=observer)
+    for part in (vocabularies, services.embedder, services.segmenter):
+        stack.push_async_callback(part.close)
+    await backend.probe()
+    await vocabularies.classifier("", backend.spec.default_vocabulary)
+    _log.info("serving %s, revision %s", backend.spec.variant, backend.spec.revision[:16])
+    return services
+
+
+def assemble(
+    settings: Settings,
+    *,
+    backend: ModelBackend,
+    cache: EmbeddingCache,
+    vocabularies: Vocabularies,
+    observer: PrometheusObserver,
+) -> Services:
+    """Put the use cases together over ready parts; tests pass parts of their own."""
     images = ImageLimits(
         body_bytes=settings.max_body_mib * 2**20,
         pixels=int(settings.max_megapixels * 1_000_000),
         seconds=settings.request_seconds,
     )
+    prompts = PromptLimits(prompts=settings.max_prompts, points=settings.max_points, queue=settings.max_queue)
     embedder = Embedder(backend=backend, cache=cache, observer=observer, limits=images)
-    stack.push_async_callback(embedder.close)
     segmenter = Segmenter(
         backend=backend,
         embedder=embedder,
         cache=cache,
         vocabularies=vocabularies,
         observer=observer,
-        limits=PromptLimits(prompts=settings.max_prompts, points=settings.max_points, queue=settings.max_queue),
+        limits=prompts,
     )
-    stack.push_async_callback(segmenter.close)
-    await backend.probe()
-    await vocabularies.classifier("", backend.spec.default_vocabulary)
-    _log.info("serving %s, revision %s", backend.spec.variant, backend.spec.revision[:16])
     return Services(
         backend=backend,
         segmenter=segmenter,
@@ -97,7 +86,6 @@ async def open_services(settings: Settings, observer: PrometheusObserver, stack:
         vocabularies=vocabularies,
         observer=observer,
         request_seconds=settings.request_seconds,
-        max_body_bytes=images.body_bytes,
     )
 
 
@@ -116,3 +104,29 @@ def open_cache(settings: Settings, redis: Redis | None, observer: PrometheusObse
         return memory
     limits = RedisLimits(ttl=settings.redis_ttl_seconds)
     return TieredCache(memory, RedisCache(redis, limits=limits, observer=observer))
+
+
+Opener = Callable[[Settings, PrometheusObserver, AsyncExitStack], Awaitable[Services]]
+
+
+def build_app(settings: Settings, *, opener: Opener = open_services) -> FastAPI:
+    """The ASGI app; `opener` makes the services when it starts, not before."""
+    observer = PrometheusObserver()
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        async with AsyncExitStack() as stack:
+            app.state.services = await opener(settings, observer, stack)
+            yield
+
+    app = FastAPI(
+        title="Open-Vocabulary SAM",
+        summary="Click or box an object, get its mask and its name.",
+        version="0.1.0",
+        lifespan=lifespan,
+    )
+    app.include_router(http_api.router)
+    problems.install(app)
+    app.mount("/", StaticFiles(directory=_WEB, html=True), name="web")
+    app.add_middleware(RequestMiddleware, observer=observer, max_body_bytes=settings.max_body_mib * 2**20)
+    return app

@@ -2,11 +2,13 @@
 
 import asyncio
 from collections import Counter
+from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from service.core.spec import ModelName, ModelSpec, Recognition
-from service.core.types import Array, Tensors
+from service.core.types import Array, Float32Array, Tensors, Vocabulary
 
 SPEC = ModelSpec(
     variant="fake",
@@ -44,7 +46,7 @@ class FakeBackend:
     async def run(self, model: ModelName, inputs: Tensors, *, timeout: float | None = None) -> dict[str, Array]:
         self.calls[model] += 1
         try:
-            await asyncio.sleep(self.seconds)
+            await asyncio.sleep(0 if model == "text_encoder" else self.seconds)
         except asyncio.CancelledError:
             self.cancelled += 1
             raise
@@ -116,3 +118,26 @@ class RecordingObserver:
         self.counts[f"dropped:{queue}:{reason}"] += 1
 
 
+class FakeLibrary:
+    """Ships the one vocabulary `common`: red, green, blue."""
+
+    def __init__(self) -> None:
+        self.kept: dict[str, Float32Array] = {}
+
+    def names(self) -> Sequence[str]:
+        return ("common",)
+
+    def load(self, name: str) -> Vocabulary | None:
+        return Vocabulary(name="common", classes=(("red",), ("green",), ("blue",))) if name == "common" else None
+
+    def embeddings(self, name: str, digest: str) -> Float32Array | None:
+        return self.kept.get(digest)
+
+    def keep(self, digest: str, embeddings: Float32Array) -> None:
+        self.kept[digest] = embeddings
+
+
+def fake_tokens(texts: Sequence[str]) -> NDArray[np.int64]:
+    """red, green and blue are 0, 1 and 2; any other word is the length of it."""
+    known = {"red": 0, "green": 1, "blue": 2}
+    return np.array([[known.get(text, len(text))] for text in texts], dtype=np.int64)

@@ -11,7 +11,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.core.errors import ImageTooLarge
-from service.transports.problems import problem_response
+from service.transports.problems import problem_response, unexpected_response
 from service.transports.services import RequestObserver
 
 _REQUEST_ID = re.compile(r"^[A-Za-z0-9._-]{1,128}$")
@@ -36,9 +36,12 @@ class RequestMiddleware:
         state["request_id"] = given if _REQUEST_ID.match(given) else uuid.uuid4().hex
         state["code"] = "ok"
         started = time.perf_counter()
+        answered = False
 
         async def answer(message: Message) -> None:
+            nonlocal answered
             if message["type"] == "http.response.start":
+                answered = True
                 out = MutableHeaders(scope=message)
                 out["x-request-id"] = state["request_id"]
                 out["x-content-type-options"] = "nosniff"
@@ -48,6 +51,10 @@ class RequestMiddleware:
 
         try:
             await self._limited(scope, receive, answer, length=headers.get("content-length"))
+        except Exception as error:  # noqa: BLE001 - the transport's edge: whatever it is, the caller gets an answer
+            response = unexpected_response(state, error)
+            if not answered:
+                await response(scope, receive, answer)
         finally:
             route = getattr(scope.get("route"), "path", "other")
             self._observer.request(route, state["code"], time.perf_counter() - started)

@@ -26,23 +26,16 @@ async def parse_body(request: Request, kind: type[Body]) -> tuple[Body, bytes | 
     """The JSON body, and the bytes of a multipart "image" part; raises InvalidRequest."""
     if not _is_multipart(request):
         return _validate(kind, await request.body()), None
-    form = await _form(request)
-    image, text = form.get("image"), form.get("request")
-    if not isinstance(image, UploadFile):
-        raise InvalidRequest('a multipart request needs a file part "image"', pointer="/image")
-    if text is None:
+    parts = await _parts(request)
+    if "request" not in parts:
         raise InvalidRequest('a multipart request needs a part "request" with the JSON', pointer="/request")
-    content = await text.read() if isinstance(text, UploadFile) else text.encode()
-    return _validate(kind, content), await image.read()
+    return _validate(kind, parts["request"]), _image_part(parts)
 
 
 async def parse_upload(request: Request) -> bytes:
     """The bytes of an uploaded image: a multipart "image" part, a URL in JSON, or the raw body."""
     if _is_multipart(request):
-        image = (await _form(request)).get("image")
-        if not isinstance(image, UploadFile):
-            raise InvalidRequest('a multipart upload needs a file part "image"', pointer="/image")
-        return await image.read()
+        return _image_part(await _parts(request))
     content = await request.body()
     if request.headers.get("content-type", "").startswith("application/json"):
         _, fetched = resolve_image(_validate(ImageUrl, content), None)
@@ -109,12 +102,22 @@ def _is_multipart(request: Request) -> bool:
     return request.headers.get("content-type", "").startswith("multipart/form-data")
 
 
-async def _form(request: Request) -> dict[str, UploadFile | str]:
+async def _parts(request: Request) -> dict[str, bytes]:
+    """The parts of a multipart body by name."""
     try:
-        form = await request.form(max_files=2, max_fields=4, max_part_size=16 * 2**20)
+        async with request.form(max_files=2, max_fields=4, max_part_size=16 * 2**20) as form:
+            return {
+                name: await part.read() if isinstance(part, UploadFile) else part.encode()
+                for name, part in form.items()
+            }
     except HTTPException as error:
         raise InvalidRequest(f"the multipart body cannot be read: {error.detail}") from error
-    return dict(form)
+
+
+def _image_part(parts: dict[str, bytes]) -> bytes:
+    if "image" not in parts:
+        raise InvalidRequest('a multipart request needs a file part "image"', pointer="/image")
+    return parts["image"]
 
 
 def _prompts(prompts: Sequence[PromptIn]) -> list[PromptRequest]:

@@ -112,7 +112,7 @@ class RleOut(BaseModel):
 class RingOut(BaseModel):
     """A closed outline through pixel centres."""
 
-    points: list[tuple[int, int]]
+    points: list[list[int]] = Field(description="[x, y] pairs")
     hole: bool
 
 

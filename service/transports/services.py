@@ -32,7 +32,6 @@ class Services:
     vocabularies: Vocabularies
     observer: RequestObserver
     request_seconds: float
-    max_body_bytes: int
 
     def deadline(self) -> float:
         """When a request that comes now must be answered, by `time.monotonic`."""

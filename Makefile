@@ -1,0 +1,69 @@
+# `make` alone lists the targets. CI calls only these.
+PYTHON ?= python3
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint requirements.lock
+HOST ?= 127.0.0.1
+PORT ?= 8000
+
+.DEFAULT_GOAL := help
+.PHONY: help setup setup-dev setup-export run check format test test-system bench evaluate nano triton stack lock
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+
+setup: .venv/.service ## make .venv and install the service in it (no torch)
+setup-dev: .venv/.dev ## also what checks and tests need
+setup-export: .venv/.export ## also what export and training need (torch)
+
+.venv/.service: pyproject.toml requirements.lock
+	$(PYTHON) -m venv .venv || { echo 'Python 3.11+ with venv is needed: apt-get install python3-venv'; exit 1; }
+	$(PIP) --editable .
+	@touch $@
+.venv/.dev: .venv/.service
+	$(PIP) --editable '.[dev]'
+	@touch $@
+.venv/.export: .venv/.dev
+	$(PIP) --editable '.[dev,export]'
+	@touch $@
+
+run: setup ## serve the bundled model; prints the page's address and a call to paste
+	$(BIN)/ovsam serve --host $(HOST) --port $(PORT)
+
+check: setup-export ## lint, format, types, import contract
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+
+format: setup-dev ## format and mend what can be mended
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+test-system: ## install redis-server and chromium for the tests, where apt-get can
+	@for tool in redis-server chromium; do command -v $$tool >/dev/null && continue; \
+	  echo "installing $$tool"; apt-get install -y -qq $$tool >/dev/null 2>&1 \
+	  || { apt-get update -qq && apt-get install -y -qq $$tool >/dev/null; } \
+	  || { echo "please install $$tool"; exit 1; }; done
+
+test: setup-export test-system ## all tests, against real servers and a real browser
+	$(BIN)/pytest
+
+bench: setup-dev ## measure latency and throughput (ratios within one run)
+	$(BIN)/python tests/benchmark/run.py
+
+evaluate: setup-dev ## measure the bundled model on its held-out sets
+	$(BIN)/python -m export.nano evaluate --repository model_repository
+
+nano: setup-export ## train and export the bundled model again (hours)
+	$(BIN)/python -m export.nano all --repository model_repository
+
+triton: setup ## serve model_repository/ from a real tritonserver on this machine
+	$(BIN)/python deploy/triton/launch.py --repository model_repository
+
+stack: setup ## Triton + Redis + two gateways on this machine
+	$(BIN)/python deploy/triton/stack.py
+
+lock: ## write requirements.lock anew from a fresh resolution
+	$(PYTHON) -m venv build/lock-venv
+	build/lock-venv/bin/python -m pip install --quiet --editable '.[dev,export]'
+	build/lock-venv/bin/python -m pip freeze --exclude-editable | sed -E 's/^(torch==[0-9.]+).*/\1/' > requirements.lock
