@@ -8,7 +8,6 @@ import asyncio
 import secrets
 import time
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -16,7 +15,7 @@ import numpy as np
 from service.core.batcher import Batcher, BatchLimits
 from service.core.bundles import region_parts, windows_for
 from service.core.embedder import Embedder, masks_key
-from service.core.errors import DeadlineExceeded, InvalidPrompt, UnknownImage
+from service.core.errors import InvalidPrompt, UnknownImage
 from service.core.inference import decode_prompts, encode_regions
 from service.core.labels import rank_classes, top_classes
 from service.core.masks import mask_box, restore_mask, stability
@@ -24,7 +23,7 @@ from service.core.ports import EmbeddingCache, ModelBackend, Observer
 from service.core.prompts import check_prompt
 from service.core.requests import PromptLimits, Segment, SegmentReply, SegmentRequest
 from service.core.spec import ModelSpec
-from service.core.timing import Timing
+from service.core.timing import Timing, before
 from service.core.types import (
     ClassScore,
     Float32Array,
@@ -90,7 +89,25 @@ class Segmenter:
             jobs = await self._decode(jobs, request, opened.timing)
             segments = errors | await self._describe(jobs, request, opened)
         opened.timing.report(self._observer)
-        return replace(opened, segments=[segments[index] for index in range(len(request.prompts))])
+        return _in_order(opened, segments)
+
+    async def segment_in_stages(self, request: SegmentRequest, *, deadline: float) -> AsyncIterator[SegmentReply]:
+        """The reply as soon as the masks are there, then once more with the names, when any are wanted."""
+        unnamed = replace(request, classify=None)
+        async with before(deadline):
+            opened = await self.open(unnamed, deadline=deadline)
+            jobs, errors = await self._check(unnamed, opened.embedding, deadline)
+            jobs = await self._decode(jobs, unnamed, opened.timing)
+            described = await self._describe(jobs, unnamed, opened)
+        yield _in_order(opened, errors | described)
+        if request.classify is not None:
+            async with before(deadline):
+                with opened.timing.stage("label"):
+                    opened = replace(opened, classifier=await self._classifier(request, deadline))
+                names = await self._classify(jobs, request, opened)
+            named = {index: replace(segment, classes=names.get(index, ())) for index, segment in described.items()}
+            yield _in_order(opened, errors | named)
+        opened.timing.report(self._observer)
 
     async def open(self, request: SegmentRequest, *, deadline: float) -> SegmentReply:
         """The embedding and the classifier that a request needs, in a reply without segments yet."""
@@ -286,15 +303,9 @@ class Segmenter:
         return await encode_regions(self._backend, parts, windows, predictions, timeout=_budget(jobs))
 
 
-@asynccontextmanager
-async def before(deadline: float) -> AsyncIterator[None]:
-    """Cancel the body at `deadline` (of `time.monotonic`) and raise DeadlineExceeded."""
-    seconds = deadline - time.monotonic()
-    try:
-        async with asyncio.timeout(max(0.0, seconds)):
-            yield
-    except TimeoutError as error:
-        raise DeadlineExceeded("the request took longer than its time limit") from error
+def _in_order(opened: SegmentReply, segments: dict[int, Segment]) -> SegmentReply:
+    """The reply with its segments in the order of the prompts."""
+    return replace(opened, segments=[segments[index] for index in range(len(segments))])
 
 
 def _budget(jobs: Sequence[Job]) -> float:

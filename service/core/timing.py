@@ -1,9 +1,11 @@
-"""Where a request spends its time."""
+"""Where a request spends its time, and when that time is over."""
 
+import asyncio
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 
+from service.core.errors import DeadlineExceeded
 from service.core.ports import Observer
 
 
@@ -31,3 +33,14 @@ class Timing:
         """Tell the observer all stages."""
         for name, seconds in self.stages.items():
             observer.stage(name, seconds)
+
+
+@asynccontextmanager
+async def before(deadline: float) -> AsyncIterator[None]:
+    """Cancel the body at `deadline` (of `time.monotonic`) and raise DeadlineExceeded."""
+    seconds = deadline - time.monotonic()
+    try:
+        async with asyncio.timeout(max(0.0, seconds)):
+            yield
+    except TimeoutError as error:
+        raise DeadlineExceeded("the request took longer than its time limit") from error
