@@ -20,7 +20,7 @@ _CHANNEL_OPTIONS = [
 ]
 _BREAKER_FAILURES, _BREAKER_SECONDS = 3, 2.0
 _CONFIG_SECONDS = 5.0
-_PATIENT_SECONDS = 1.0  # a call that was given less proves nothing by its timeout
+_PATIENT_SECONDS = 0.5  # a call that was given less proves nothing by its timeout
 
 
 class OtherModel(Exception):

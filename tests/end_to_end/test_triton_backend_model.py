@@ -8,12 +8,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import triton_models as models
 import tritonclient.grpc.aio as triton_grpc
 from numpy.typing import NDArray
 from onnx import helper
-from triton_server import TritonProcess, running_triton
 from tritonclient.utils import InferenceServerException, np_to_triton_dtype
+
+from tests.end_to_end import triton_models as models
+from tests.end_to_end.triton_server import TritonProcess, running_triton
+from tests.onnx_models import FLOAT, FLOAT16, tensor, write_config, write_model
 
 Array = NDArray[np.generic]
 DELAYED = "dynamic_batching { max_queue_delay_microseconds: 30000 }"
@@ -206,19 +208,19 @@ def test_bursts_are_answered_without_a_stall(triton: TritonProcess) -> None:
     ("written", "declared", "message"),
     [
         (
-            ("x", models.FLOAT, "b", 4),
-            ("x", models.FLOAT16, "b", 4),
+            ("x", FLOAT, "b", 4),
+            ("x", FLOAT16, "b", 4),
             "'x': config.pbtxt says TYPE_FP16, the graph tensor(float)",
         ),
-        (("x", models.FLOAT, "b", 4), ("z", models.FLOAT, "b", 4), "the graph's input ['x'] is not in config.pbtxt"),
+        (("x", FLOAT, "b", 4), ("z", FLOAT, "b", 4), "the graph's input ['x'] is not in config.pbtxt"),
         (
-            ("x", models.FLOAT, "b", 4),
-            ("x", models.FLOAT, "b", 5),
+            ("x", FLOAT, "b", 4),
+            ("x", FLOAT, "b", 5),
             "shape [-1, 5] (batch axis included), the graph [-1, 4]",
         ),
         (
-            ("x", models.FLOAT, 3, 4),
-            ("x", models.FLOAT, "b", 4),
+            ("x", FLOAT, 3, 4),
+            ("x", FLOAT, "b", 4),
             "shape [-1, 4] (batch axis included), the graph [3, 4]",
         ),
     ],
@@ -235,9 +237,9 @@ def test_a_config_that_differs_from_the_graph_is_refused_at_load(
     """The load fails and says the difference; the other models go on serving."""
     folder = repository / f"wrong_{request.node.callspec.id.replace(' ', '_')}"
     name, kind, *shape = written
-    input_, output = models.tensor(name, kind, *shape), models.tensor("y", kind, *shape)
-    models.write_model(folder, [helper.make_node("Identity", [name], ["y"])], [input_], [output])
-    models.write_config(folder, [models.tensor(declared[0], declared[1], *declared[2:])], [output])
+    input_, output = tensor(name, kind, *shape), tensor("y", kind, *shape)
+    write_model(folder, [helper.make_node("Identity", [name], ["y"])], [input_], [output])
+    write_config(folder, [tensor(declared[0], declared[1], *declared[2:])], [output])
 
     async def ask() -> None:
         async with client_of(triton) as client:

@@ -11,8 +11,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import triton_models as models
-from triton_server import QUICK_PROBES, ROOT, START_TIMEOUT, TritonProcess, running_triton, start_triton
+
+from tests.end_to_end import triton_models as models
+from tests.end_to_end.triton_server import (
+    QUICK_PROBES,
+    ROOT,
+    START_TIMEOUT,
+    TritonProcess,
+    running_triton,
+    start_triton,
+)
 
 READY = "triton: ready"
 
