@@ -48,6 +48,18 @@ class Composer:
             names.append(name)
         return Scene(_photograph(rng, image), labels, tuple(names))
 
+    def grid(self, rng: Rng, cutouts: list[Cutout], size: int, *, columns: int) -> tuple[UInt8Image, NDArray[np.bool_]]:
+        """Given objects, whole and side by side on a surface, and a mask each [N, S, S]: what recognition learns from."""
+        image = sample_texture(rng, self.photographs, size, photograph=0.65).astype(np.float32)
+        labels = np.zeros((size, size), np.uint8)
+        cell = size // columns
+        for index, cutout in enumerate(cutouts):
+            sprite, _ = self._sprite(rng, int(cell * rng.uniform(0.45, 0.9)), cutout)
+            left, top = index % columns * cell, index // columns * cell
+            y, x = (int(rng.uniform(0, max(cell - side, 1))) for side in sprite.shape[:2])
+            _paste(image, labels, sprite, (left + x, top + y), label=index + 1)
+        return _photograph(rng, image), np.stack([labels == index + 1 for index in range(len(cutouts))])
+
     def _objects(self, rng: Rng, size: int) -> list[tuple[NDArray[np.float32], str, tuple[int, int]]]:
         """Sprites with their names and top-left corners, in the order of pasting."""
         unit = size / TRAINING_SIZE

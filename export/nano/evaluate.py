@@ -1,0 +1,222 @@
+"""`python -m export.nano.evaluate`: nano's figures on held-out sets, measured on the ONNX files as they lie in the repository."""
+
+import argparse
+import json
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from pycocotools import mask as coco_mask
+from tqdm import tqdm
+
+from export.nano.cutouts import load_cutouts
+from export.nano.ingredients import OPENMOJI
+from export.nano.prompts import click_inside
+from export.nano.runtime import BoolMask, EncodedImage, Nano, Prompt
+from export.nano.scenes import TRAINING_SIZE, Composer, read_scene
+from export.nano.textures import UInt8Image, load_photographs
+
+SMALLEST_OBJECT = 300
+OBJECTS_PER_SCENE = 3
+CLICKS = 3
+DRAWINGS = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """One object to be found: its mask and, where the set gives one, the place of the first click and its names."""
+
+    mask: BoolMask
+    click: tuple[float, float]
+    names: frozenset[str] = frozenset()
+
+
+Pictures = Iterator[tuple[UInt8Image, list[Target]]]
+
+FLOORS = {
+    "composites_click": (0.66, 0.80), "composites_3_clicks": (0.78, 0.90), "composites_box": (0.71, 0.86),
+    "unseen_style_click": (0.63, 0.78), "unseen_style_3_clicks": (0.73, 0.88), "unseen_style_box": (0.71, 0.84),
+    "coins_click": (0.75, 0.90), "coins_box": (0.90, 0.96),
+    "photographs_click": (0.55, 0.80), "photographs_box": (0.65, 0.88),
+    "photograph_names_top1": (6 / 9, 1.0), "drawing_names_top1": (0.25, 0.50), "drawing_names_top5": (0.45, 0.75),
+    "encoder_ms": (100, 50), "decoder_ms": (15, 8),
+}  # fmt: skip
+"""(floor, goal); for milliseconds less is better."""
+
+
+def evaluate(repository: Path, work: Path, *, photographs: Path, scenes: int) -> dict[str, float]:
+    """All figures that can be measured with what is there."""
+    nano = Nano(repository)
+    sets: dict[str, Callable[[], Pictures]] = {
+        "composites": lambda: _scenes(work, "held_out", scenes),
+        "unseen_style": lambda: _scenes(work, "unseen_style", scenes),
+        "coins": lambda: _photographs(photographs, only_coins=True),
+        "photographs": lambda: _photographs(photographs, only_coins=False),
+    }
+    figures: dict[str, float] = {}
+    for name, pictures in sets.items():
+        figures |= {f"{name}_{key}": value for key, value in measure_masks(nano, pictures(), name).items()}
+    figures |= photograph_names(nano, repository, _photographs(photographs, only_coins=False))
+    figures |= drawing_names(nano, work)
+    return figures | latencies(repository)
+
+
+def measure_masks(nano: Nano, pictures: Pictures, name: str) -> dict[str, float]:
+    """Mean IoU per object with one click, after corrective clicks, and with a box."""
+    found = defaultdict(list)
+    for image, targets in tqdm(pictures, desc=name, unit="picture"):
+        encoded = nano.encode(image)
+        for target in targets:
+            for key, overlap in _one_object(nano, encoded, target):
+                found[key].append(overlap)
+    return {key: round(float(np.mean(values)), 4) for key, values in found.items()} | {"objects": len(found["click"])}
+
+
+def _one_object(nano: Nano, encoded: EncodedImage, target: Target) -> Iterator[tuple[str, float]]:
+    x, y, width, height = cv2.boundingRect(target.mask.astype(np.uint8))
+    box = Prompt(box=(x, y, x + width, y + height))
+    yield "box", iou(_segment(nano, encoded, box)[0], target.mask)
+    points: tuple[tuple[float, float, int], ...] = ((*target.click, 1),)
+    previous = None
+    for click in range(1, CLICKS + 1):
+        mask, previous = _segment(nano, encoded, Prompt(points), previous)
+        if click in (1, CLICKS):
+            yield ("click" if click == 1 else f"{CLICKS}_clicks"), iou(mask, target.mask)
+        wrong = mask != target.mask
+        if wrong.any():
+            x, y = (int(value) for value in click_inside(wrong))
+            points = (*points, (x, y, int(target.mask[y, x])))
+
+
+def _segment(nano: Nano, encoded: EncodedImage, prompt: Prompt, previous: Any = None) -> tuple[BoolMask, Any]:
+    logits = nano.decode(encoded, prompt, previous=previous)
+    return nano.restore(nano.clean(logits, prompt, encoded=encoded), encoded), logits
+
+
+def iou(found: BoolMask, true: BoolMask) -> float:
+    """Intersection over union; 1 for two empty masks."""
+    union = int(np.count_nonzero(found | true))
+    return int(np.count_nonzero(found & true)) / union if union else 1.0
+
+
+def _scenes(work: Path, split: str, count: int) -> Pictures:
+    for index in range(count):
+        scene = read_scene(work, split, index)
+        rng = np.random.default_rng([3, index])
+        areas = np.bincount(scene.labels.reshape(-1), minlength=2)[1:]
+        labels = rng.permutation(np.flatnonzero(areas >= SMALLEST_OBJECT) + 1)[:OBJECTS_PER_SCENE]
+        masks = [scene.labels == label for label in labels]
+        yield scene.image, [Target(mask, _deepest(mask)) for mask in masks]
+
+
+def _deepest(mask: BoolMask) -> tuple[float, float]:
+    x, y = click_inside(mask)
+    return float(x), float(y)
+
+
+def _photographs(folder: Path, *, only_coins: bool) -> Pictures:
+    """The hand-drawn set; its coins (two dozen look-alikes of one picture) are counted apart."""
+    table = json.loads((folder / "annotations.json").read_text(encoding="utf-8"))
+    names = {row["id"]: frozenset(row["synonyms"]) for row in table["categories"]}
+    for picture in table["images"]:
+        if picture["kind"] != "photograph" or (picture["file_name"] == "coins.jpg") != only_coins:
+            continue
+        image = cv2.cvtColor(cv2.imread(str(folder / "images" / picture["file_name"])), cv2.COLOR_BGR2RGB)
+        rows = [row for row in table["annotations"] if row["image_id"] == picture["id"]]
+        masks = [_coco_mask(row["segmentation"], image.shape[:2]) for row in rows]
+        yield image, [
+            Target(mask, tuple(row["point"]), frozenset() if row["part"] else names[row["category_id"]])
+            for row, mask in zip(rows, masks, strict=True)
+        ]
+
+
+def _coco_mask(segmentation: Any, size: tuple[int, ...]) -> BoolMask:
+    encoded = coco_mask.merge(coco_mask.frPyObjects(segmentation, *size)) if isinstance(segmentation, list) else segmentation
+    return coco_mask.decode(encoded).astype(np.bool_)
+
+
+def photograph_names(nano: Nano, repository: Path, pictures: Pictures) -> dict[str, float]:
+    """Whole objects clicked on photographs, named from the `common` vocabulary; a synonym of the true name counts."""
+    path = repository / "text_encoder/vocabularies/common.json"
+    classes = json.loads(path.read_text(encoding="utf-8"))["classes"]
+    texts = nano.text([names[0] for names in classes])
+    first, fifth, count = 0, 0, 0
+    for image, targets in pictures:
+        encoded = nano.encode(image)
+        for target in (t for t in targets if t.names & {name for names in classes for name in names}):
+            logits = nano.decode(encoded, Prompt(((*target.click, 1),)))
+            ranked = np.argsort(-nano.scores(nano.embed(encoded, logits), texts))[:5]
+            hits = [bool(target.names & set(classes[k])) for k in ranked]
+            first, fifth, count = first + hits[0], fifth + any(hits), count + 1
+            print("names", sorted(target.names)[:2], [classes[k][0] for k in ranked])  # noqa: T201
+    return {"photograph_names_top1": first / count, "photograph_names_top5": fifth / count, "photograph_names_objects": count}
+
+
+def drawing_names(nano: Nano, work: Path) -> dict[str, float]:
+    """Seen drawings, newly placed on a surface, among all names of the emoji that were trained on."""
+    cutouts = [c for c in load_cutouts(work) if not c.held_out and c.source != OPENMOJI.folder and "clipart" not in c.source]
+    names = sorted({cutout.name for cutout in cutouts})
+    texts = nano.text(names)
+    composer = Composer(work, cutouts, load_photographs(work, held_out=True))
+    rng = np.random.default_rng(5)
+    ranks = []
+    for index in tqdm(rng.permutation(len(cutouts))[:DRAWINGS], desc="drawings", unit="drawing"):
+        image, masks = composer.grid(rng, [cutouts[index]], TRAINING_SIZE, columns=1)
+        encoded = nano.encode(image)
+        covered = cv2.resize(masks[0].astype(np.float32), (nano.side, nano.side), interpolation=cv2.INTER_AREA)
+        scores = nano.scores(nano.embed(encoded, covered - 0.5), texts)
+        ranks.append(int((scores > scores[names.index(cutouts[index].name)]).sum()))
+    top1, top5 = (round(float(np.mean(np.array(ranks) < k)), 4) for k in (1, 5))
+    return {"drawing_names_top1": top1, "drawing_names_top5": top5, "drawing_names_classes": len(names)}
+
+
+def latencies(repository: Path, repeats: int = 9) -> dict[str, float]:
+    """Median milliseconds of one image and of one click on one thread."""
+    nano = Nano(repository, threads=1)
+    image = np.random.default_rng(0).integers(0, 255, (nano.size, nano.size, 3), np.uint8)
+    times: dict[str, list[float]] = {"encoder_ms": [], "decoder_ms": []}
+    for _ in range(repeats):
+        start = time.perf_counter()
+        encoded = nano.encode(image)
+        middle = time.perf_counter()
+        nano.decode(encoded, Prompt(((200, 200, 1),)))
+        times["encoder_ms"].append(1e3 * (middle - start))
+        times["decoder_ms"].append(1e3 * (time.perf_counter() - middle))
+    return {name: round(float(np.median(values)), 1) for name, values in times.items()}
+
+
+def print_table(figures: dict[str, float]) -> None:
+    """Value, floor and goal of every figure that has them; the rest below."""
+    print(f"{'':26}{'value':>8}{'floor':>8}{'goal':>8}")  # noqa: T201
+    for name, (floor, goal) in FLOORS.items():
+        if name in figures:
+            met = figures[name] <= floor if name.endswith("_ms") else figures[name] >= floor
+            print(f"{name:26}{figures[name]:8.2f}{floor:8.2f}{goal:8.2f}  {'' if met else 'below the floor'}")  # noqa: T201
+    for name in sorted(figures.keys() - FLOORS.keys()):
+        print(f"{name:26}{figures[name]:8.2f}")  # noqa: T201
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(prog="python -m export.nano.evaluate", description=__doc__)
+    parser.add_argument("--repository", type=Path, default=Path("model_repository"), help="model repository to measure")
+    parser.add_argument("--work", type=Path, default=Path("build/nano"), help="folder with the prepared scenes")
+    parser.add_argument("--photographs", type=Path, default=Path("tests/evaluation_set"), help="hand-drawn masks")
+    parser.add_argument("--scenes", type=int, default=150, help="scenes per composed set")
+    parser.add_argument("--write", action="store_true", help="put the figures into the manifest's `quality`")
+    arguments = parser.parse_args()
+    figures = evaluate(arguments.repository, arguments.work, photographs=arguments.photographs, scenes=arguments.scenes)
+    print_table(figures)
+    if arguments.write:
+        path = arguments.repository / "manifest.json"
+        manifest = json.loads(path.read_text(encoding="utf-8")) | {"quality": figures}
+        path.write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,121 @@
+"""nano's recipe on toy material: scenes repeat, prompts hit their objects, twenty steps lower the loss."""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from export.nano.cutouts import Cutout
+from export.nano.network import Prompts
+from export.nano.prompts import PromptSettings, correct, first_prompt, prompted
+from export.nano.scenes import Composer, Scene
+from export.nano.train import MaskNetwork, TrainingConfig, learning_rate, mask_loss, training_loss
+from export.nano.train import Batch as TrainingBatch
+from export.nano.trunk import Trunk
+
+
+@pytest.fixture
+def toy_composer(tmp_path: Path) -> Composer:
+    """Two cut-outs, a disc and a bar, and no photographs."""
+    (tmp_path / "cutouts").mkdir()
+    disc, bar = np.zeros((2, 96, 96, 4), np.uint8)
+    cv2.circle(disc, (48, 48), 47, (20, 40, 220, 255), -1)
+    bar[:, 30:60] = (200, 90, 10, 255)
+    for name, picture in (("disc", disc), ("bar", bar)):
+        cv2.imwrite(str(tmp_path / "cutouts" / f"{name}.png"), picture)
+    cutouts = [Cutout(f"{name}.png", "toy", name, (), held_out=False) for name in ("disc", "bar")]
+    return Composer(tmp_path, cutouts, [])
+
+
+def test_equal_seeds_compose_equal_scenes(toy_composer: Composer) -> None:
+    """A scene is a function of its seed, so that the recipe can be repeated."""
+    first, again, other = (toy_composer.compose(np.random.default_rng(seed), 128) for seed in (3, 3, 4))
+    np.testing.assert_array_equal(first.image, again.image)
+    np.testing.assert_array_equal(first.labels, again.labels)
+    assert first.names == again.names
+    assert not np.array_equal(first.image, other.image)
+
+
+def test_every_label_of_a_scene_is_one_of_its_objects(toy_composer: Composer) -> None:
+    """Labels index the names; nothing else may be painted."""
+    for seed in range(5):
+        scene = toy_composer.compose(np.random.default_rng(seed), 128)
+        assert scene.labels.max() <= len(scene.names)
+
+
+def test_a_first_prompt_lies_on_its_object() -> None:
+    """Clicks inside the mask; boxes around it up to the jitter."""
+    mask = np.zeros((64, 64), np.bool_)
+    mask[10:40, 20:50] = True
+    for seed in range(40):
+        coords, labels = first_prompt(np.random.default_rng(seed), mask, PromptSettings(box_jitter=0.0))
+        for (x, y), label in zip(coords, labels, strict=True):
+            if label == 1:
+                assert mask[int(y), int(x)]
+        if labels[0] == 2:
+            np.testing.assert_allclose(coords[:2], [[19.5, 9.5], [49.5, 39.5]])
+
+
+def test_a_corrective_click_lands_in_the_largest_error() -> None:
+    """A missed part gets a foreground click, a spilled one a background click."""
+    target = np.zeros((1, 2, 16, 16), np.float32)
+    target[:, :, 4:12, 4:12] = 1
+    logits = np.where(target > 0, 5.0, -5.0).astype(np.float32)
+    logits[0, 0, 4:12, 8:12] = -5
+    logits[0, 1, 4:12, 12:16] = 5
+    coords, labels = np.zeros((1, 2, 6, 2), np.float32), np.full((1, 2, 6), -1, np.int64)
+    correct(logits, target, coords, labels)
+    assert labels[0, :, 2].tolist() == [1, 0]
+    assert 4 * 8 <= coords[0, 0, 2, 0] < 4 * 12 <= coords[0, 1, 2, 0] < 4 * 16
+
+
+def test_the_loss_prefers_the_true_mask_to_empty_and_full_ones() -> None:
+    """SAM's plain weights collapse to empty masks at this size; these must not."""
+    target = torch.zeros(1, 1, 16, 16)
+    target[..., 4:9, 4:9] = 1
+    true, empty, full = (mask_loss(6.0 * logits, target).item() for logits in (2 * target - 1, -torch.ones(1, 1, 16, 16), torch.ones(1, 1, 16, 16)))
+    assert true < 0.2 < min(empty, full)
+
+
+def test_the_learning_rate_warms_up_and_ends_low() -> None:
+    """Linear up, cosine down."""
+    config = TrainingConfig(steps=1000)
+    rates = [learning_rate(config, step) for step in (0, 99, 500, 999)]
+    assert rates[0] < 0.02 * rates[1]
+    assert rates[1] > rates[2] > rates[3]
+    assert rates[3] == pytest.approx(config.final_learning_rate, rel=0.05)
+
+
+def test_twenty_steps_lower_the_loss(toy_composer: Composer) -> None:
+    """The network, the loss and the prompts fit together: a tiny run learns."""
+    torch.manual_seed(0)
+    rng = np.random.default_rng(0)
+    scenes = [toy_composer.compose(rng, 64) for _ in range(2)]
+    settings = PromptSettings(per_image=2, smallest_object=20)
+    rows = [prompted(np.random.default_rng(5), Scene(s.image, s.labels), size=64, settings=settings) for s in scenes]
+    batch = TrainingBatch(*(torch.from_numpy(np.stack(column)) for column in zip(*rows, strict=True)))
+    network, trunk = MaskNetwork(), Trunk().eval().requires_grad_(requires_grad=False)
+    optimiser = torch.optim.AdamW(network.parameters(), 2e-3)
+    losses = []
+    for _ in range(20):
+        loss, _ = training_loss(network, trunk, batch, corrections=0)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.8 * losses[0]
+
+
+def test_unused_slots_have_no_influence() -> None:
+    """Whatever lies in a slot labelled -1, and however many there are, the logits stay."""
+    torch.manual_seed(0)
+    network = MaskNetwork().eval()
+    features = network.neck({4: torch.rand(1, 24, 16, 16), 8: torch.rand(1, 40, 8, 8), 16: torch.rand(1, 112, 4, 4), 32: torch.rand(1, 320, 2, 2)})
+    none = torch.zeros(1, 1)
+    bare = Prompts(torch.tensor([[[[20.0, 30.0]]]]), torch.tensor([[[1]]]), none[..., None, None], none)
+    padded = Prompts(
+        torch.tensor([[[[7.0, 50.0], [20.0, 30.0], [1e6, -1e6]]]]), torch.tensor([[[-1, 1, -1]]]), none[..., None, None], none
+    )
+    torch.testing.assert_close(network.decoder(features, bare), network.decoder(features, padded), atol=1e-5, rtol=0)
