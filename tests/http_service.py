@@ -9,7 +9,6 @@ from typing import Any
 
 import httpx
 import numpy as np
-from fakes import FakeBackend, FakeLibrary, fake_tokens
 from fastapi import FastAPI
 from PIL import Image
 
@@ -21,6 +20,7 @@ from service.core.vocabularies import Vocabularies, VocabularyLimits
 from service.settings import Settings
 from service.telemetry import PrometheusObserver
 from service.transports.services import Services
+from tests.fakes import FakeBackend, FakeLibrary, fake_tokens
 
 
 @dataclass

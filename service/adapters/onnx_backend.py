@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import onnxruntime as ort
+from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
 from service.adapters.manifest import GraphSpec, InvalidRepository, Repository, TensorSpec
 from service.adapters.probe import probe_inputs
@@ -23,6 +24,20 @@ _ONNX_TYPES = {
     "tensor(float)": "float32",
     "tensor(bool)": "bool",
 }
+_FAILURES = (
+    ValueError,
+    RuntimeError,
+    ort_errors.EPFail,
+    ort_errors.EngineError,
+    ort_errors.Fail,
+    ort_errors.InvalidArgument,
+    ort_errors.InvalidGraph,
+    ort_errors.InvalidProtobuf,
+    ort_errors.NoModel,
+    ort_errors.NoSuchFile,
+    ort_errors.NotImplemented,
+    ort_errors.RuntimeException,
+)
 
 
 class OnnxBackend:
@@ -53,7 +68,7 @@ class OnnxBackend:
                 return dict(
                     zip(self._repository.graphs[model].outputs, session.run(outputs, dict(inputs)), strict=True)
                 )
-            except (RuntimeError, ValueError) as error:  # all of ONNX Runtime's own exceptions derive from these
+            except _FAILURES as error:
                 raise BackendUnavailable(f"the {model} failed") from error
 
         outputs = list(self._repository.graphs[model].outputs)

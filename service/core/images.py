@@ -39,7 +39,9 @@ def decode_image(content: bytes, *, max_pixels: int) -> UInt8Array:
                     f"the image has {image.width} x {image.height} = {pixels} pixels; the limit is {max_pixels}"
                 )
             return _as_displayed(image)
-    except (UnidentifiedImageError, Image.DecompressionBombError) as error:
+    except Image.DecompressionBombError as error:  # far over our limit: Pillow refuses before it tells the size
+        raise ImageTooLarge(f"the image is over the limit of {max_pixels} pixels: {error}") from error
+    except UnidentifiedImageError as error:
         raise InvalidImage(f"the bytes are not an image of a supported type ({', '.join(FORMATS)})") from error
     except (OSError, ValueError, SyntaxError, EOFError, IndexError, TypeError, MemoryError) as error:
         # what Pillow's parsers raise on damaged files, by their own documentation and by fuzzing

@@ -47,9 +47,10 @@ def rank_classes(
 def top_classes(scores: Float32Array, names: Sequence[str], *, top_k: int, min_score: float) -> tuple[ClassScore, ...]:
     """The best `top_k` of one object's scores [K] that reach `min_score`, best first."""
     top_k = min(top_k, len(scores))
-    chosen = np.argpartition(scores, len(scores) - top_k)[len(scores) - top_k :]
-    order = chosen[np.lexsort((chosen, -scores[chosen]))]
-    return tuple(ClassScore(names[k], float(scores[k])) for k in order if scores[k] >= min_score)
+    least = max(min_score, float(np.partition(scores, len(scores) - top_k)[len(scores) - top_k]))
+    chosen = np.flatnonzero(scores >= least)
+    order = chosen[np.argsort(-scores[chosen], kind="stable")][:top_k]
+    return tuple(ClassScore(names[k], float(scores[k])) for k in order)
 
 
 def _log_softmax(logits: Float32Array, *, background: bool) -> Float32Array:

@@ -13,13 +13,13 @@ import cv2
 import httpx
 import numpy as np
 import pytest
-from fakes import FakeBackend
-from http_service import FakeService, fake_service, picture
 from PIL import Image
 from pycocotools import mask as coco
 
 from service.core.errors import BackendUnavailable
 from service.core.types import BoolArray
+from tests.fakes import FakeBackend
+from tests.http_service import FakeService, fake_service, picture
 
 RED = {"id": "r", "points": [{"x": 12, "y": 12}]}
 GREEN = {"id": "g", "points": [{"x": 45, "y": 20}]}
@@ -114,7 +114,7 @@ async def test_masks_and_names_of_two_objects(service: FakeService) -> None:
 
 async def test_the_old_path_and_multipart_give_the_same_answer(service: FakeService) -> None:
     body = {"prompts": [RED]}
-    parts = {"image": ("x.png", picture()), "request": (None, json.dumps(body))}
+    parts = {"image": ("x.png", picture()), "request": (None, json.dumps(body).encode())}
     old = await service.http.post("/segment", files=parts)
     new = await ask(service, {"image": digest(picture()), "prompts": [RED]})
     assert old.status_code == 200, old.text
