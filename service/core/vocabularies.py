@@ -76,6 +76,7 @@ class Vocabularies:
         self._classifiers: ByteLru[str, TextClassifier] = ByteLru(_MEMORY)
         self._texts: ByteLru[str, Float32Array] = ByteLru(_TEXTS)
         self._flights: SingleFlight[TextClassifier] = SingleFlight()
+        self._shipped: dict[str, str] = {}  # digests, which take long to make for thousands of names
         self._tasks: set[asyncio.Task[tuple[TextClassifier, bool]]] = set()
         self._progress: dict[str, tuple[int, int]] = {}
 
@@ -138,7 +139,15 @@ class Vocabularies:
 
     async def classifier(self, tenant: str, name: str, *, timeout: float | None = None) -> TextClassifier:
         """The classifier of a vocabulary; raises Warming when it cannot be ready within `timeout` seconds."""
-        return await self._ready(await self.find(tenant, name), timeout=timeout)
+        shipped = self._shipped.get(name)
+        if shipped is not None:
+            kept = self._classifiers.get(shipped)
+            if kept is not None:
+                return kept
+        vocabulary = await self.find(tenant, name)
+        if name in self._library.names():
+            self._shipped[name] = self._digest(vocabulary)
+        return await self._ready(vocabulary, timeout=timeout)
 
     async def classifier_of(self, names: Sequence[str], *, timeout: float | None = None) -> TextClassifier:
         """The classifier of a request's own words."""
@@ -152,14 +161,11 @@ class Vocabularies:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def _ready(self, vocabulary: Vocabulary, *, timeout: float | None) -> TextClassifier:
-        templates = vocabulary.templates or self._backend.spec.templates
-        digest = _digest(self._backend.spec.revision, templates, vocabulary)
+        digest = self._digest(vocabulary)
         kept = self._classifiers.get(digest)
         if kept is not None:
             return kept
-        task = asyncio.ensure_future(
-            self._flights.run(digest, lambda: self._compute(vocabulary, templates=templates, digest=digest))
-        )
+        task = asyncio.ensure_future(self._flights.run(digest, lambda: self._compute(vocabulary, digest=digest)))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         done, _ = await asyncio.wait({task}, timeout=timeout)
@@ -168,11 +174,20 @@ class Vocabularies:
         ready, total = self._progress.get(digest, (0, 0))
         raise Warming(f"the vocabulary is being embedded: {ready} of {total} texts are ready", retry_after=10)
 
-    async def _compute(self, vocabulary: Vocabulary, *, templates: tuple[str, ...], digest: str) -> TextClassifier:
+    def _templates(self, vocabulary: Vocabulary) -> tuple[str, ...]:
+        return vocabulary.templates or self._backend.spec.templates
+
+    def _digest(self, vocabulary: Vocabulary) -> str:
+        """Names all that a classifier depends on."""
+        splits = [sorted(vocabulary.base), sorted(vocabulary.novel)]
+        content = [self._backend.spec.revision, self._templates(vocabulary), vocabulary.classes, splits]
+        return hashlib.sha256(json.dumps(content).encode()).hexdigest()
+
+    async def _compute(self, vocabulary: Vocabulary, *, digest: str) -> TextClassifier:
         embeddings = await asyncio.to_thread(self._library.embeddings, vocabulary.name, digest)
         if embeddings is None:
             words = [word for synonyms in vocabulary.classes for word in synonyms]
-            embeddings = await self._embed_words(words, templates=templates, digest=digest)
+            embeddings = await self._embed_words(words, templates=self._templates(vocabulary), digest=digest)
             if vocabulary.name:
                 await asyncio.to_thread(self._library.keep, digest, embeddings)
         classifier = build_classifier(vocabulary, embeddings, self._backend.spec.recognition)
@@ -227,9 +242,3 @@ def build_classifier(vocabulary: Vocabulary, embeddings: Float32Array, recogniti
         excluded = excluded if excluded.any() else None
     weights = np.where(base, recognition.base, recognition.novel).astype(np.float32)
     return TextClassifier(vocabulary.names, np.ascontiguousarray(embeddings), starts, weights, excluded)
-
-
-def _digest(revision: str, templates: tuple[str, ...], vocabulary: Vocabulary) -> str:
-    splits = [sorted(vocabulary.base), sorted(vocabulary.novel)]
-    content = json.dumps([revision, templates, vocabulary.classes, splits])
-    return hashlib.sha256(content.encode()).hexdigest()
