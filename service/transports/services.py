@@ -8,6 +8,7 @@ from service.core.embedder import Embedder
 from service.core.ports import ModelBackend
 from service.core.segmenter import Segmenter
 from service.core.vocabularies import Vocabularies
+from service.transports.fetching import Fetch, fetch_nothing
 
 
 class RequestObserver(Protocol):
@@ -32,6 +33,7 @@ class Services:
     vocabularies: Vocabularies
     observer: RequestObserver
     request_seconds: float
+    fetch: Fetch = fetch_nothing
 
     def deadline(self) -> float:
         """When a request that comes now must be answered, by `time.monotonic`."""

@@ -1,0 +1,85 @@
+"""Label Studio's tasks through the core: one object that was prompted, or all objects whose name is a label."""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from service.core.everything import EverythingRules, segment_everything
+from service.core.images import digest_of
+from service.core.requests import Classify, PromptRequest, Segment, SegmentReply, SegmentRequest
+from service.core.types import Size
+from service.transports.http_api import PUBLIC
+from service.transports.label_studio_config import LabelConfig
+from service.transports.label_studio_regions import (
+    best_label,
+    chosen_label,
+    read_prompt,
+    shape_renderer,
+    write_regions,
+)
+from service.transports.label_studio_schemas import PromptRegion
+from service.transports.services import Services
+
+_MIN_SCORE = 0.5  # of an object that nobody pointed at: below, it is more likely to be none of the labels
+
+
+@dataclass(frozen=True, slots=True)
+class Annotation:
+    """Regions of one task, and how sure their labels are."""
+
+    regions: list[dict[str, Any]]
+    score: float
+
+
+async def annotate_prompted(
+    ready: Services, content: bytes, *, config: LabelConfig, prompts: Sequence[PromptRegion], deadline: float
+) -> Annotation:
+    """The object that was clicked or boxed; its name is looked for only when the user has not chosen one.
+
+    The score is the label's probability, or the mask's stability when the label is the user's.
+    """
+    label = chosen_label(prompts, set(config.words.values()))
+    request = await _request(content, config, named=label is None)
+    opened = await ready.segmenter.open(request, deadline=deadline)
+    size = opened.embedding.letterbox.original
+    request = replace(request, prompts=[PromptRequest("0", read_prompt(prompts, size))])
+    jobs = await ready.segmenter.predict(request, opened, deadline=deadline)
+    found = (await ready.segmenter.describe(request, opened, jobs, deadline=deadline))[0]
+    return _annotation([(found, label)], config, size)
+
+
+async def annotate_everything(ready: Services, content: bytes, *, config: LabelConfig, deadline: float) -> Annotation:
+    """Every object of the image that one of the labels names well enough."""
+    request = replace(await _request(content, config, named=True), background=True)
+    size, found = Size(0, 0), []
+    async for item in segment_everything(ready.segmenter, request, rules=EverythingRules(), deadline=deadline):
+        if isinstance(item, SegmentReply):
+            size = item.embedding.letterbox.original
+        elif best_label(item.classes or (), config.words)[1] >= _MIN_SCORE:
+            found.append((item, None))
+    return _annotation(found, config, size)
+
+
+async def _request(content: bytes, config: LabelConfig, *, named: bool) -> SegmentRequest:
+    words = tuple(config.words)
+    return SegmentRequest(
+        tenant=PUBLIC,
+        digest=await asyncio.to_thread(digest_of, content),
+        content=content,
+        prompts=(),
+        classify=Classify(names=words, top_k=len(words)) if named else None,
+        render=shape_renderer(config),
+    )
+
+
+def _annotation(found: Sequence[tuple[Segment, str | None]], config: LabelConfig, size: Size) -> Annotation:
+    regions: list[dict[str, Any]] = []
+    scores: list[float] = []
+    for segment, chosen in found:
+        if segment.area == 0 or not isinstance(segment.mask, dict):
+            continue
+        label, score = (chosen, segment.stability) if chosen else best_label(segment.classes or (), config.words)
+        regions += write_regions(config, segment.mask, label=label, score=score, size=size)
+        scores.append(score)
+    return Annotation(regions, sum(scores) / len(scores) if scores else 0.0)
