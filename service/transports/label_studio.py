@@ -16,7 +16,7 @@ from service.transports.http_api import Ready
 from service.transports.label_studio_access import Access, Projects
 from service.transports.label_studio_config import LabelConfig, parse_config
 from service.transports.label_studio_schemas import PredictIn, ProjectIn, SetupIn, Task
-from service.transports.label_studio_tasks import Annotation, annotate_everything, annotate_prompted
+from service.transports.label_studio_tasks import Annotation, annotate_everything, annotate_prompted, batch_names
 from service.transports.problems import MalformedRequest
 from service.transports.services import Services
 
@@ -53,8 +53,8 @@ async def setup(request: Request, ready: Ready, known: Known) -> dict[str, str]:
     body = await _parse(request, SetupIn)
     known.set_up(str(body.project), Access(body.hostname or "", body.access_token or ""))
     with suppress(ServiceError):  # a config without labels is no failure yet; embedding goes on without us
-        words = parse_config(body.schema_ or "").words
-        await ready.vocabularies.classifier_of(tuple(words), timeout=_SETUP_SECONDS)
+        names = await batch_names(ready, parse_config(body.schema_ or ""))
+        await ready.vocabularies.classifier_of(names, timeout=_SETUP_SECONDS)
     return {"model_version": _version(ready)}
 
 

@@ -43,11 +43,13 @@ def chosen_label(regions: Sequence[PromptRegion], labels: Collection[str]) -> st
 
 
 def best_label(classes: Sequence[ClassScore], words: Mapping[str, str]) -> tuple[str, float]:
-    """The label with the highest probability, that of all its words together; an empty one when there is none."""
+    """The likeliest label, with all its words together, and its probability among the labels; empty when unnamed."""
     totals: dict[str, float] = {}
     for name, score in classes:
-        totals[words[name]] = totals.get(words[name], 0.0) + score
-    return max(totals.items(), key=lambda item: item[1], default=("", 0.0))
+        if name in words:
+            totals[words[name]] = totals.get(words[name], 0.0) + score
+    label, score = max(totals.items(), key=lambda item: item[1], default=("", 0.0))
+    return label, score / max(sum(totals.values()), 1e-12)
 
 
 def shape_renderer(config: LabelConfig) -> Callable[[BoolArray], Shapes]:

@@ -8,7 +8,7 @@ from typing import Any
 from service.core.everything import EverythingRules, segment_everything
 from service.core.images import digest_of
 from service.core.requests import Classify, PromptRequest, Segment, SegmentReply, SegmentRequest
-from service.core.types import Size
+from service.core.types import ClassScore, Size
 from service.transports.http_api import PUBLIC
 from service.transports.label_studio_config import LabelConfig
 from service.transports.label_studio_regions import (
@@ -21,7 +21,7 @@ from service.transports.label_studio_regions import (
 from service.transports.label_studio_schemas import PromptRegion
 from service.transports.services import Services
 
-_MIN_SCORE = 0.5  # of an object that nobody pointed at: below, it is more likely to be none of the labels
+_SHARE = 0.5  # of the best name's probability, which a label needs in a batch; less than 1 leaves room for synonyms
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,7 @@ async def annotate_prompted(
     The score is the label's probability, or the mask's stability when the label is the user's.
     """
     label = chosen_label(prompts, set(config.words.values()))
-    request = await _request(content, config, named=label is None)
+    request = await _request(content, config, names=None if label else tuple(config.words))
     opened = await ready.segmenter.open(request, deadline=deadline)
     size = opened.embedding.letterbox.original
     request = replace(request, prompts=[PromptRequest("0", read_prompt(prompts, size))])
@@ -50,25 +50,40 @@ async def annotate_prompted(
 
 
 async def annotate_everything(ready: Services, content: bytes, *, config: LabelConfig, deadline: float) -> Annotation:
-    """Every object of the image that one of the labels names well enough."""
-    request = replace(await _request(content, config, named=True), background=True)
+    """Every object of the image whose name is a label.
+
+    The labels alone would name everything, the sky too: they have to hold against the model's default vocabulary.
+    """
+    names = await batch_names(ready, config)
+    request = await _request(content, config, names=names)
+    request = replace(request, background=True)
     size, found = Size(0, 0), []
     async for item in segment_everything(ready.segmenter, request, rules=EverythingRules(), deadline=deadline):
         if isinstance(item, SegmentReply):
             size = item.embedding.letterbox.original
-        elif best_label(item.classes or (), config.words)[1] >= _MIN_SCORE:
+        elif _is_named(item.classes or (), config):
             found.append((item, None))
     return _annotation(found, config, size)
 
 
-async def _request(content: bytes, config: LabelConfig, *, named: bool) -> SegmentRequest:
-    words = tuple(config.words)
+async def batch_names(ready: Services, config: LabelConfig) -> tuple[str, ...]:
+    """The words of the labels, and as their rivals the default vocabulary's names."""
+    vocabulary = await ready.vocabularies.find(PUBLIC, ready.vocabularies.default)
+    return tuple(dict.fromkeys((*config.words, *vocabulary.names)))
+
+
+def _is_named(classes: Sequence[ClassScore], config: LabelConfig) -> bool:
+    """Whether a label holds against the best of all names; `classes` has the best first."""
+    return any(name in config.words and score >= _SHARE * classes[0].score for name, score in classes)
+
+
+async def _request(content: bytes, config: LabelConfig, *, names: tuple[str, ...] | None) -> SegmentRequest:
     return SegmentRequest(
         tenant=PUBLIC,
         digest=await asyncio.to_thread(digest_of, content),
         content=content,
         prompts=(),
-        classify=Classify(names=words, top_k=len(words)) if named else None,
+        classify=Classify(names=names, top_k=len(names)) if names else None,
         render=shape_renderer(config),
     )
 
