@@ -8,8 +8,10 @@ import grpc
 
 from service.adapters.manifest import Repository
 from service.adapters.probe import probe_inputs
+from service.adapters.shared_slots import SlotLimits
 from service.adapters.triton_endpoint import OtherModel, TritonEndpoint, queue_was_full
-from service.adapters.triton_messages import InvalidAnswer, answer_tensors, infer_request, version_of
+from service.adapters.triton_messages import InferCall, InvalidAnswer
+from service.adapters.triton_shared_memory import NoAnswer
 from service.core.errors import BackendUnavailable, DeadlineExceeded, Overloaded, ServiceError
 from service.core.spec import MODEL_NAMES, ModelName, ModelSpec
 from service.core.types import Array, Tensors
@@ -23,20 +25,26 @@ _ATTEMPTS = 2
 class TritonBackend:
     """Sends each call to the least busy healthy server, and once more to another one when that fails."""
 
-    def __init__(self, repository: Repository, urls: Sequence[str]) -> None:
+    def __init__(self, repository: Repository, urls: Sequence[str], *, slots: SlotLimits | None = None) -> None:
+        """Name the servers as host:port; with `slots`, tensors go by shared memory to those on this host."""
         self._repository = repository
-        self._endpoints = [TritonEndpoint(url) for url in urls]
+        self._endpoints = [TritonEndpoint(url, slots=slots) for url in urls]
 
     @property
     def spec(self) -> ModelSpec:
         """The repository's manifest."""
         return self._repository.spec
 
+    @property
+    def free_slots(self) -> int:
+        """Slots of shared memory that are free now, on all servers."""
+        return sum(endpoint.free_slots for endpoint in self._endpoints)
+
     async def run(self, model: ModelName, inputs: Tensors, *, timeout: float | None = None) -> dict[str, Array]:
         """Run one call within `timeout`; a cancelled call is cancelled on the server too."""
         end = time.monotonic() + (_LONGEST_CALL if timeout is None else timeout)
         graph = self._repository.graphs[model]
-        request = infer_request(model, version_of(graph), inputs, graph.outputs)
+        call = InferCall(model, graph, inputs)
         tried: list[TritonEndpoint] = []
         failure: ServiceError = BackendUnavailable(f"no server takes calls of the {model}, which failed lately")
         while len(tried) < _ATTEMPTS and (endpoint := self._choose(model, tried)) is not None:
@@ -47,14 +55,13 @@ class TritonBackend:
             if len(tried) < min(_ATTEMPTS, len(self._endpoints)):
                 seconds /= 2  # a hung server leaves the time for another one
             try:
-                response = await endpoint.infer(model, request, timeout=seconds)
-                return answer_tensors(response, graph.outputs)
+                return await endpoint.infer(call, timeout=seconds)
             except InvalidAnswer as error:
                 raise BackendUnavailable(f"the {model} gave a wrong answer") from error
-            except grpc.aio.AioRpcError as error:
+            except (grpc.aio.AioRpcError, NoAnswer) as error:
                 failure = _service_error(error, model)
                 failure.__cause__ = error
-                if error.code() is grpc.StatusCode.INVALID_ARGUMENT:
+                if _is_our_fault(error):
                     break
         raise failure
 
@@ -84,10 +91,12 @@ class TritonBackend:
         if endpoint.answered_within(model, _FRESH_SECONDS):
             return ""
         graph = self._repository.graphs[model]
-        request = infer_request(model, version_of(graph), probe_inputs(graph, self.spec), graph.outputs)
+        call = InferCall(model, graph, probe_inputs(graph, self.spec))
         try:
             await endpoint.check(model, graph)
-            answer_tensors(await endpoint.infer(model, request, timeout=_PROBE_SECONDS), graph.outputs)
+            await endpoint.infer(call, timeout=_PROBE_SECONDS)
+        except NoAnswer:
+            return f"{endpoint.url}: {model}: no answer in {_PROBE_SECONDS:.0f} s"
         except (OtherModel, InvalidAnswer) as error:
             return str(error)
         except grpc.aio.AioRpcError as error:
@@ -95,9 +104,14 @@ class TritonBackend:
         return ""
 
 
-def _service_error(error: grpc.aio.AioRpcError, model: ModelName) -> ServiceError:
+def _is_our_fault(error: grpc.aio.AioRpcError | NoAnswer) -> bool:
+    """Whether another server would refuse the call as well."""
+    return not isinstance(error, NoAnswer) and error.code() is grpc.StatusCode.INVALID_ARGUMENT
+
+
+def _service_error(error: grpc.aio.AioRpcError | NoAnswer, model: ModelName) -> ServiceError:
     """What a caller may know of a failed call."""
-    if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
+    if isinstance(error, NoAnswer) or error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
         return DeadlineExceeded(f"the {model} did not answer in time")
     if queue_was_full(error):
         return Overloaded(f"the queue of the {model} is full")

@@ -7,8 +7,11 @@ from tritonclient.grpc import model_config_pb2, service_pb2, service_pb2_grpc
 
 from service.adapters.breaker import Breaker
 from service.adapters.manifest import DATA_TYPES, GraphSpec
-from service.adapters.triton_messages import version_of
+from service.adapters.shared_slots import SlotLimits
+from service.adapters.triton_messages import InferCall, answer_tensors, version_of
+from service.adapters.triton_shared_memory import NoAnswer, SharedMemoryPath
 from service.core.spec import MODEL_NAMES, ModelName
+from service.core.types import Array
 
 _CHANNEL_OPTIONS = [
     ("grpc.max_receive_message_length", -1),
@@ -30,13 +33,19 @@ class OtherModel(Exception):
 class TritonEndpoint:
     """Calls to one server; each model has a breaker of its own, since the process behind one model can die alone."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, slots: SlotLimits | None = None) -> None:
         self.url = url
         self.in_flight = 0
         self._channel = grpc.aio.insecure_channel(url, options=_CHANNEL_OPTIONS)
         self._stub = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
+        self._shared_memory = SharedMemoryPath(self._stub, slots) if slots else None
         self._breakers = {name: Breaker(failures=_BREAKER_FAILURES, seconds=_BREAKER_SECONDS) for name in MODEL_NAMES}
         self._answered: dict[ModelName, float] = {}
+
+    @property
+    def free_slots(self) -> int:
+        """Slots of shared memory that are free now."""
+        return 0 if self._shared_memory is None else self._shared_memory.free_slots
 
     def takes(self, model: ModelName) -> bool:
         """Whether a call may be tried; after failures in a row only one every few seconds."""
@@ -46,23 +55,21 @@ class TritonEndpoint:
         """Whether the last call of the model succeeded, and that lately."""
         return time.monotonic() - self._answered.get(model, -seconds) < seconds
 
-    async def infer(
-        self, model: ModelName, request: service_pb2.ModelInferRequest, *, timeout: float
-    ) -> service_pb2.ModelInferResponse:
-        """Make one call; cancelling it cancels the work on the server. Raises grpc.aio.AioRpcError."""
+    async def infer(self, call: InferCall, *, timeout: float) -> dict[str, Array]:
+        """Make one call. Raises grpc.aio.AioRpcError, NoAnswer or InvalidAnswer."""
         self.in_flight += 1
         try:
-            response = await self._stub.ModelInfer(request, timeout=timeout)
-        except grpc.aio.AioRpcError as error:
-            self._answered.pop(model, None)
+            response = await self._send(call, time.monotonic() + timeout)
+        except (grpc.aio.AioRpcError, NoAnswer) as error:
+            self._answered.pop(call.model, None)
             if _is_at_fault(error, timeout):
-                self._breakers[model].failed()
+                self._breakers[call.model].failed()
             raise
         finally:
             self.in_flight -= 1
-        self._breakers[model].succeeded()
-        self._answered[model] = time.monotonic()
-        return response
+        self._breakers[call.model].succeeded()
+        self._answered[call.model] = time.monotonic()
+        return answer_tensors(response, call.graph.outputs)
 
     async def check(self, model: ModelName, graph: GraphSpec) -> None:
         """Raise OtherModel unless the server's version of the model is the one that the gateway has read."""
@@ -77,7 +84,16 @@ class TritonEndpoint:
 
     async def close(self) -> None:
         """Close the channel; calls in hand are cancelled."""
+        if self._shared_memory is not None:
+            await self._shared_memory.close()
         await self._channel.close()
+
+    async def _send(self, call: InferCall, end: float) -> service_pb2.ModelInferResponse:
+        if self._shared_memory is not None:
+            response = await self._shared_memory.send(call, end)
+            if response is not None:
+                return response
+        return await self._stub.ModelInfer(call.request(), timeout=max(0.0, end - time.monotonic()))
 
 
 def queue_was_full(error: grpc.aio.AioRpcError) -> bool:
@@ -85,9 +101,9 @@ def queue_was_full(error: grpc.aio.AioRpcError) -> bool:
     return "maximum queue size" in (error.details() or "")
 
 
-def _is_at_fault(error: grpc.aio.AioRpcError, timeout: float) -> bool:
+def _is_at_fault(error: grpc.aio.AioRpcError | NoAnswer, timeout: float) -> bool:
     """Whether a failed call speaks against the server, and not against the request or its short deadline."""
-    if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
+    if isinstance(error, NoAnswer) or error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
         return timeout >= _PATIENT_SECONDS
     return error.code() is not grpc.StatusCode.INVALID_ARGUMENT and not queue_was_full(error)
 

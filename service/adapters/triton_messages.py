@@ -1,11 +1,14 @@
 """Tensors <-> Triton's messages (KServe's inference protocol, version 2), without copies on the way back."""
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 import numpy as np
 from tritonclient.grpc import service_pb2
 
 from service.adapters.manifest import GraphSpec
+from service.adapters.shared_slots import Slot
+from service.core.spec import ModelName
 from service.core.types import Array, Tensors
 
 _WIRE_TYPES = {
@@ -29,15 +32,29 @@ def version_of(graph: GraphSpec) -> str:
     return graph.path.parent.name
 
 
-def infer_request(model: str, version: str, inputs: Tensors, outputs: Iterable[str]) -> service_pb2.ModelInferRequest:
-    """Build a request that carries its tensors."""
-    request = service_pb2.ModelInferRequest(model_name=model, model_version=version)
-    for name, array in inputs.items():
-        request.inputs.add(name=name, datatype=_WIRE_TYPES[array.dtype.name], shape=array.shape)
-        request.raw_input_contents.append(array.tobytes())
-    for name in outputs:
-        request.outputs.add(name=name)
-    return request
+@dataclass(frozen=True, slots=True, eq=False)
+class InferCall:
+    """One call of a model, whichever server it goes to and however its tensors travel."""
+
+    model: ModelName
+    graph: GraphSpec
+    inputs: Tensors
+
+    def request(self, slot: Slot | None = None) -> service_pb2.ModelInferRequest:
+        """The message, with its tensors in it or with their places in `slot`."""
+        request = service_pb2.ModelInferRequest(model_name=self.model, model_version=version_of(self.graph))
+        for name, array in self.inputs.items():
+            tensor = request.inputs.add(name=name, datatype=_WIRE_TYPES[array.dtype.name], shape=array.shape)
+            if slot is None:
+                request.raw_input_contents.append(array.tobytes())
+                continue
+            offset, size = slot.places[name]
+            tensor.parameters["shared_memory_region"].string_param = slot.region
+            tensor.parameters["shared_memory_offset"].int64_param = offset
+            tensor.parameters["shared_memory_byte_size"].int64_param = size
+        for name in self.graph.outputs:
+            request.outputs.add(name=name)
+        return request
 
 
 def answer_tensors(response: service_pb2.ModelInferResponse, outputs: Iterable[str]) -> dict[str, Array]:

@@ -14,10 +14,11 @@ import pytest
 import tritonclient.grpc.aio as triton_grpc
 
 from service.adapters.manifest import Repository, read_repository
+from service.adapters.shared_slots import SlotLimits
 from service.adapters.triton_backend import TritonBackend
 from service.core.errors import BackendUnavailable, DeadlineExceeded, ServiceError
 from service.core.types import Array
-from tests.end_to_end.triton_server import QUICK_PROBES, TritonProcess, running_triton
+from tests.end_to_end.triton_server import QUICK_PROBES, TritonProcess, left_in_shared_memory, running_triton
 from tests.tiny_repository import write_tiny_repository
 
 UNWATCHED = ("--probe-interval", "600", "--exit-timeout", "3")
@@ -36,8 +37,10 @@ def triton(repository: Repository, tmp_path: Path) -> Iterator[TritonProcess]:
 
 
 @asynccontextmanager
-async def engine_of(repository: Repository, urls: Sequence[str]) -> AsyncIterator[TritonBackend]:
-    backend = TritonBackend(repository, urls)
+async def engine_of(
+    repository: Repository, urls: Sequence[str], *, slots: SlotLimits | None = None
+) -> AsyncIterator[TritonBackend]:
+    backend = TritonBackend(repository, urls, slots=slots)
     try:
         yield backend
     finally:
@@ -222,3 +225,55 @@ async def test_a_version_loaded_under_load_fails_nobody_and_mixes_nothing(
             async with Traffic(new, offset=1000.0).flowing() as new_traffic:
                 await asyncio.gather(traffic.answered(100), new_traffic.answered(100))
     assert set(traffic.outcomes) == set(new_traffic.outcomes) == {"answered"}
+
+
+async def test_slots_are_registered_anew_with_a_restarted_server(triton: TritonProcess, repository: Repository) -> None:
+    """The new server does not know our memory: nobody fails for that, and slots are used again."""
+    slots = SlotLimits(count=2, size=2**20, least=0)
+    async with engine_of(repository, [triton.url], slots=slots) as backend:
+        await backend.probe()
+        async with Traffic(backend).flowing() as traffic:
+            await traffic.answered(50)
+        assert await regions_of(triton) == 1
+        os.kill(triton.server, signal.SIGKILL)
+        await until_probe(backend, passes=False)
+        await until_probe(backend, passes=True)
+        async with Traffic(backend).flowing() as traffic:
+            await traffic.answered(50)
+        assert set(traffic.outcomes) == {"answered"}
+        assert await regions_of(triton) == 1
+    assert await regions_of(triton) == 0
+    assert not left_in_shared_memory(f"ovsam_{os.getpid()}_")
+
+
+async def test_a_thousand_calls_half_of_them_cancelled_corrupt_nothing_and_lose_no_slot(
+    triton: TritonProcess, repository: Repository
+) -> None:
+    """Slots are reused only when the server is done with them: each answer fits its own prompt."""
+    pool_size = 4
+    random = np.random.default_rng(0)
+
+    async def click(backend: TritonBackend, number: int) -> None:
+        answer = await backend.run("prompt_decoder", prompts(number), timeout=30.0)
+        assert answer["mask_logits"][0, 0, 0, 0] == 2 * number
+
+    async with engine_of(repository, [triton.url], slots=SlotLimits(count=pool_size, size=2**20, least=0)) as backend:
+        for start in range(0, 1000, 50):
+            tasks = [asyncio.create_task(click(backend, start + i)) for i in range(50)]
+            for task in tasks[::2]:
+                await asyncio.sleep(float(random.random()) * 0.004)
+                task.cancel()
+            results = await asyncio.gather(*tasks, return_exceptions=True)
+            assert not [result for result in results[1::2] if result is not None]
+        async with asyncio.timeout(10):
+            while len(asyncio.all_tasks()) > 1:  # noqa: ASYNC110 - calls in slots end with the server's answer
+                await asyncio.sleep(0.01)
+        assert backend.free_slots == pool_size
+
+
+async def regions_of(triton: TritonProcess) -> int:
+    """Regions of client memory that the server has mapped."""
+    client = triton_grpc.InferenceServerClient(triton.url)
+    status = await client.get_system_shared_memory_status()
+    await client.close()
+    return len(status.regions)

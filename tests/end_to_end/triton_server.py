@@ -25,6 +25,11 @@ def free_port() -> int:
         return port
 
 
+def left_in_shared_memory(prefix: str) -> list[str]:
+    """Names in /dev/shm that start so."""
+    return [path.name for path in SHARED_MEMORY.glob(f"{prefix}*")]
+
+
 @dataclass(frozen=True, slots=True)
 class TritonProcess:
     """A launcher that was started, what it wrote, and the processes below it."""
@@ -51,7 +56,7 @@ class TritonProcess:
 
     def shared_memory(self) -> list[str]:
         """Regions in /dev/shm that belong to this launcher."""
-        return [path.name for path in SHARED_MEMORY.glob(f"ovsam_triton_{self.launcher.pid}_*")]
+        return left_in_shared_memory(f"ovsam_triton_{self.launcher.pid}_")
 
     def count(self, text: str) -> int:
         """How often the log says `text`."""
