@@ -1,6 +1,6 @@
 """Serves a model repository from a real tritonserver without any container (x86-64 Linux, CPU).
 
-    python deploy/triton/launch.py --repository model_repository --http-port 8000 --grpc-port 8001 --metrics-port 8002
+    python deploy/triton/launch.py --repository model_repository --http-port 8500 --grpc-port 8501 --metrics-port 8502
 
 The first launch installs the server into its own environment. What follows `--` goes to tritonserver unchanged.
 """
@@ -50,9 +50,9 @@ def _parser() -> argparse.ArgumentParser:
     policy = ProbePolicy()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repository", type=_folder, required=True, help="model repository in Triton's layout")
-    parser.add_argument("--http-port", type=int, default=8000)
-    parser.add_argument("--grpc-port", type=int, default=8001)
-    parser.add_argument("--metrics-port", type=int, default=8002)
+    parser.add_argument("--http-port", type=int, default=8500)
+    parser.add_argument("--grpc-port", type=int, default=8501)
+    parser.add_argument("--metrics-port", type=int, default=8502)
     parser.add_argument("--address", default="127.0.0.1", help="address to listen on")
     parser.add_argument("--environment", type=Path, default=environment.DEFAULT_ROOT, help="server's own folder")
     parser.add_argument("--probe-interval", type=float, default=policy.interval, help="seconds between looks")

@@ -2,7 +2,8 @@
 
     python deploy/triton/stack.py --repository model_repository --gateways 2
 
-Gateways listen on --port and the ports after it, Triton on --triton-port (HTTP), + 1 (gRPC) and + 2 (metrics).
+Gateways listen on --port and the ports after it (gRPC: 1000 above), Triton on --triton-port (HTTP) and the two
+after it (gRPC, metrics).
 """
 
 import argparse
@@ -24,6 +25,7 @@ from processes import Child, kill_session, spawn
 
 ROOT = Path(__file__).resolve().parents[2]
 ADDRESS = "127.0.0.1"
+GRPC_PORT_DISTANCE = 1000  # a gateway's gRPC port is its HTTP port plus this
 START_TIMEOUT = 300.0  # seconds; the first start installs the Triton server
 STOP_TIMEOUT = 35.0  # seconds; a gateway first finishes its requests
 RESTART_PAUSE = 1.0
@@ -144,7 +146,7 @@ def redis_part(port: int, *, memory: str) -> Part:
     if executable is None:
         raise StackFailed("redis-server is not installed (Debian: apt install redis-server)")
     flags = ["--bind", ADDRESS, "--port", str(port), "--save", "", "--appendonly", "no"]
-    flags += ["--maxmemory", memory, "--maxmemory-policy", "allkeys-lru"]
+    flags += ["--maxmemory", memory, "--maxmemory-policy", "allkeys-lru", "--loglevel", "warning"]
     return Part("redis", [executable, *flags], {}, lambda: answers_redis(port))
 
 
@@ -157,7 +159,8 @@ def triton_part(repository: Path, port: int) -> Part:
 
 def gateway_part(number: int, port: int, variables: dict[str, str]) -> Part:
     """Build one stateless gateway."""
-    own = variables | {"OVSAM_HOST": ADDRESS, "OVSAM_PORT": str(port), "PYTHONPATH": str(ROOT)}
+    ports = {"OVSAM_PORT": str(port), "OVSAM_GRPC_PORT": str(port + GRPC_PORT_DISTANCE)}
+    own = variables | ports | {"OVSAM_HOST": ADDRESS, "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-m", "service", "serve"]
     return Part(f"gateway{number}", command, own, lambda: answers_http(port, "/readyz"))
 
