@@ -11,24 +11,23 @@ A call that fails carries, in its trailing metadata, "ovsam-code" (the same code
 where a retry makes sense, "grpc-retry-pushback-ms".
 """
 
+from collections import abc as _abc
+from grpc import aio as _aio
+from service.transports import ovsam_pb2 as _ovsam_pb2
 import abc as _abc_1
+import grpc as _grpc
 import sys
 import typing as _typing
-from collections import abc as _abc
-
-import grpc as _grpc
-from grpc import aio as _aio
-
-from service.transports import ovsam_pb2 as _ovsam_pb2
 
 if sys.version_info >= (3, 11):
     from typing import Self as _Self
 else:
-    from typing import Self as _Self
+    from typing_extensions import Self as _Self
 
 _T = _typing.TypeVar("_T")
 
 class _MaybeAsyncIterator(_abc.AsyncIterator[_T], _abc.Iterator[_T], metaclass=_abc_1.ABCMeta): ...
+
 class _ServicerContext(_grpc.ServicerContext, _aio.ServicerContext):  # type: ignore[misc, type-arg]
     ...
 
@@ -53,9 +52,7 @@ class SegmentationStub:
     """
     Prewarm: _grpc.UnaryUnaryMultiCallable[_ovsam_pb2.PrewarmRequest, _ovsam_pb2.PrewarmResponse]
     """Has an image embedded in the background, after all interactive work."""
-    ListVocabularies: _grpc.UnaryUnaryMultiCallable[
-        _ovsam_pb2.ListVocabulariesRequest, _ovsam_pb2.ListVocabulariesResponse
-    ]
+    ListVocabularies: _grpc.UnaryUnaryMultiCallable[_ovsam_pb2.ListVocabulariesRequest, _ovsam_pb2.ListVocabulariesResponse]
     """The vocabularies that a request may name."""
 
 @_typing.type_check_only
@@ -74,9 +71,7 @@ class SegmentationAsyncStub(SegmentationStub):
     """
     Prewarm: _aio.UnaryUnaryMultiCallable[_ovsam_pb2.PrewarmRequest, _ovsam_pb2.PrewarmResponse]  # type: ignore[assignment]
     """Has an image embedded in the background, after all interactive work."""
-    ListVocabularies: _aio.UnaryUnaryMultiCallable[
-        _ovsam_pb2.ListVocabulariesRequest, _ovsam_pb2.ListVocabulariesResponse
-    ]  # type: ignore[assignment]
+    ListVocabularies: _aio.UnaryUnaryMultiCallable[_ovsam_pb2.ListVocabulariesRequest, _ovsam_pb2.ListVocabulariesResponse]  # type: ignore[assignment]
     """The vocabularies that a request may name."""
 
 class SegmentationServicer(metaclass=_abc_1.ABCMeta):
@@ -87,7 +82,7 @@ class SegmentationServicer(metaclass=_abc_1.ABCMeta):
         self,
         request_iterator: _MaybeAsyncIterator[_ovsam_pb2.ImageChunk],
         context: _ServicerContext,
-    ) -> _ovsam_pb2.PutImageResponse | _abc.Awaitable[_ovsam_pb2.PutImageResponse]:
+    ) -> _typing.Union[_ovsam_pb2.PutImageResponse, _abc.Awaitable[_ovsam_pb2.PutImageResponse]]:
         """Uploads an image in chunks and embeds it; answers when the embedding is ready."""
 
     @_abc_1.abstractmethod
@@ -95,7 +90,7 @@ class SegmentationServicer(metaclass=_abc_1.ABCMeta):
         self,
         request: _ovsam_pb2.SegmentRequest,
         context: _ServicerContext,
-    ) -> _ovsam_pb2.SegmentReply | _abc.Awaitable[_ovsam_pb2.SegmentReply]:
+    ) -> _typing.Union[_ovsam_pb2.SegmentReply, _abc.Awaitable[_ovsam_pb2.SegmentReply]]:
         """Masks and names for prompts on one image."""
 
     @_abc_1.abstractmethod
@@ -103,7 +98,7 @@ class SegmentationServicer(metaclass=_abc_1.ABCMeta):
         self,
         request_iterator: _MaybeAsyncIterator[_ovsam_pb2.SegmentRequest],
         context: _ServicerContext,
-    ) -> _abc.Iterator[_ovsam_pb2.SegmentReply] | _abc.AsyncIterator[_ovsam_pb2.SegmentReply]:
+    ) -> _typing.Union[_abc.Iterator[_ovsam_pb2.SegmentReply], _abc.AsyncIterator[_ovsam_pb2.SegmentReply]]:
         """A session on one open image: for each request a reply with the masks, then one with the names too. A newer request
         ends the work on an older one, which then stays without (further) replies. A request that fails is answered with
         an error and leaves the session open; a result that fails among others is complete in the first reply.
@@ -114,7 +109,7 @@ class SegmentationServicer(metaclass=_abc_1.ABCMeta):
         self,
         request: _ovsam_pb2.PrewarmRequest,
         context: _ServicerContext,
-    ) -> _ovsam_pb2.PrewarmResponse | _abc.Awaitable[_ovsam_pb2.PrewarmResponse]:
+    ) -> _typing.Union[_ovsam_pb2.PrewarmResponse, _abc.Awaitable[_ovsam_pb2.PrewarmResponse]]:
         """Has an image embedded in the background, after all interactive work."""
 
     @_abc_1.abstractmethod
@@ -122,9 +117,7 @@ class SegmentationServicer(metaclass=_abc_1.ABCMeta):
         self,
         request: _ovsam_pb2.ListVocabulariesRequest,
         context: _ServicerContext,
-    ) -> _ovsam_pb2.ListVocabulariesResponse | _abc.Awaitable[_ovsam_pb2.ListVocabulariesResponse]:
+    ) -> _typing.Union[_ovsam_pb2.ListVocabulariesResponse, _abc.Awaitable[_ovsam_pb2.ListVocabulariesResponse]]:
         """The vocabularies that a request may name."""
 
-def add_SegmentationServicer_to_server(
-    servicer: SegmentationServicer, server: _grpc.Server | _aio.Server
-) -> None: ...
+def add_SegmentationServicer_to_server(servicer: SegmentationServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
