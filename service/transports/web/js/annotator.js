@@ -6,6 +6,7 @@ import { Mask } from "./rle.js";
 import { smoothPath, traceRings } from "./outline.js";
 
 const NAMES = 5;
+const SAME = 0.7; // masks with a larger IoU are one object, as in the service's own everything mode
 const BATCH = 64; // objects named anew in one request
 
 /**
@@ -85,15 +86,16 @@ export class Annotator extends EventTarget {
     this.#keepUp();
   }
 
-  /** Segment everything on the picture; objects appear as they come. Resolves with their number. */
-  async findEverything({ signal, onFound }) {
+  /** Segment everything on the picture; objects appear as they come, without those there are. Resolves with their number. */
+  async findEverything({ signal, onFound, minStability }) {
     const { digest } = await this.image.ready;
-    const body = { image: digest, classify: this.classify };
+    const body = { image: digest, classify: this.classify, min_stability: minStability };
     const words = this.#wordsKey();
     let found = 0;
     for await (const item of this.#api.everything(body, { signal, onWait: (problem) => this.#tell("wait", problem) })) {
       if (!item.mask || !item.area) continue;
       const mask = new Mask(item.mask);
+      if (this.#isThere(mask)) continue;
       const prompt = Object.freeze({ points: [innerPoint(mask)], box: null, previous: null });
       this.#answers.set(prompt, answerFrom(item, mask, words));
       this.#workspace.addFound([prompt], { further: found > 0 });
@@ -123,6 +125,11 @@ export class Annotator extends EventTarget {
       const prompts = body.prompts.map(({ mask_ref: forgotten, ...prompt }) => prompt);
       return this.#api.segment({ ...body, prompts }, patience);
     }
+  }
+
+  #isThere(mask) {
+    const masks = this.#workspace.objects.map(({ prompt }) => this.answerOf(prompt)?.mask).filter(Boolean);
+    return masks.some((known) => known.overlap(mask) > SAME);
   }
 
   #wire(prompt, id) {

@@ -32,7 +32,8 @@ export function icon(name) {
 
 export function percent(share) {
   const value = share * 100;
-  return `${value >= 9.95 || value === 0 ? value.toFixed(0) : value.toFixed(1)} %`;
+  if (value < 0.1) return "< 0.1 %";
+  return `${value.toFixed(value < 9.95 || value > 99 ? 1 : 0)} %`;
 }
 
 export const count = (number) => number.toLocaleString("en");

@@ -15,6 +15,7 @@ export class Editor {
   #panel;
   #preview;
   #pointer;
+  #turn = 0;
   #search = null; // AbortController of everything mode
 
   constructor({ workspace, annotator, notices, view, painter, scene, panel, preview, pointer }) {
@@ -34,11 +35,13 @@ export class Editor {
     const again = { label: "Try again", run: () => this.open(blob, name) };
     byId("progress").hidden = false;
     try {
+      const turn = ++this.#turn;
       const image = await this.#annotator.open(blob, name);
+      if (turn !== this.#turn) return; // another picture was opened meanwhile
       const before = this.#annotator.image && { image: this.#annotator.image, objects: this.#workspace.objects.length };
       const history = this.#show(image);
       if (before?.objects) this.#offerReturn(before.image, history);
-      await image.ready;
+      this.#compare(image, await image.ready);
     } catch (error) {
       this.#notices.problem(error, error.code === "unreachable" ? again : undefined);
       if (this.#annotator.image?.blob === blob) this.#show(null);
@@ -123,7 +126,9 @@ export class Editor {
     this.#enable("remove", Boolean(active));
     for (const name of ["everything", "new", "zoomIn", "zoomOut", "fit"]) this.#enable(name, Boolean(image));
     byId("export-mask").disabled = !this.activeItem();
-    byId("hint").textContent = image ? this.#hint() : "";
+    const [hint, more] = image ? this.#hint() : ["", ""];
+    byId("hint").firstElementChild.textContent = hint;
+    byId("hint").lastElementChild.textContent = more;
     this.#panel.render();
     this.#painter.repaintOverlay();
   }
@@ -161,11 +166,19 @@ export class Editor {
     this.#preview.clear();
     this.#scene.cross = null;
     this.#painter.bitmap = image?.bitmap ?? null;
+    if (image) document.body.style.setProperty("--ratio", image.height / image.width);
     this.#annotator.use(image);
     const history = this.#workspace.exchange();
     this.#view.show(image);
     this.#painter.repaint();
     return history;
+  }
+
+  /** Coordinates mean nothing when browser and service disagree about how a picture is turned. */
+  #compare(image, { width, height }) {
+    if (!width || (width === image.width && height === image.height)) return;
+    const detail = `Here it has ${image.width} × ${image.height} pixels, there ${width} × ${height}. Masks may be misplaced.`;
+    this.#notices.problem({ title: "Browser and service see this picture differently", detail });
   }
 
   #offerReturn(image, history) {
@@ -184,8 +197,9 @@ export class Editor {
     byId("progress").hidden = false;
     try {
       const onFound = (found) => this.#notices.speak(`${found} objects`);
-      const found = await this.#annotator.findEverything({ signal: this.#search.signal, onFound });
-      this.#notices.tell({ title: found ? `${found} objects found` : "No objects were found", key: "everything" });
+      const minStability = Number(byId("strictness").value);
+      const found = await this.#annotator.findEverything({ signal: this.#search.signal, onFound, minStability });
+      this.#notices.tell({ title: found ? `${found} objects found` : "No further objects were found", key: "everything" });
     } catch (error) {
       if (error.name !== "AbortError") this.#notices.problem(error);
     } finally {
@@ -241,11 +255,12 @@ export class Editor {
     if (cross) this.#notices.speak(`${cross.x}, ${cross.y}`);
   }
 
+  /** What a click would do; the second part is left out where there is little room. */
   #hint() {
     const active = this.#workspace.active;
-    if (active) return `Clicks now refine “${this.#scene.nameOf(active)}”. Press N or “New object” to begin another.`;
-    if (this.#workspace.contents.active === null) return "Click a mask to select it, or anything else to begin a new object.";
-    return "Click an object, or drag a box around it.";
+    if (active) return [`Clicks refine “${this.#scene.nameOf(active)}”.`, "New object (N) begins another."];
+    if (this.#workspace.contents.active !== null) return ["Click an object, or drag a box around it.", ""];
+    return ["Click a mask to select it,", "or anything else for a new object."];
   }
 
   #withinPicture([x1, y1, x2, y2]) {

@@ -96,12 +96,15 @@ byId("own-name").addEventListener("input", async ({ target }) => {
   byId("name-suggestions").replaceChildren(...options);
 });
 
+const narrow = matchMedia("(max-width: 820px)");
+const insets = () =>
+  narrow.matches ? { top: 40, right: 6, bottom: 60, left: 6 } : { top: 48, right: 64, bottom: 68, left: 16 };
 new ResizeObserver(([entry]) => {
   const { inlineSize: width, blockSize: height } = entry.contentBoxSize[0];
   const device = entry.devicePixelContentBoxSize?.[0];
   const deviceWidth = device?.inlineSize ?? Math.round(width * devicePixelRatio);
   const deviceHeight = device?.blockSize ?? Math.round(height * devicePixelRatio);
-  if (width && height) painter.resize({ width, height, deviceWidth, deviceHeight });
+  if (width && height) painter.resize({ width, height, deviceWidth, deviceHeight, insets: insets() });
 }).observe(stage);
 
 followTheme(byId("theme"));

@@ -20,14 +20,14 @@ export class Painter {
     view.addEventListener("change", () => this.repaint());
   }
 
-  /** Stage size in CSS pixels and in device pixels, which need not be a whole multiple. */
-  resize({ width, height, deviceWidth, deviceHeight }) {
+  /** Stage size in CSS pixels and in device pixels, which need not be a whole multiple; `insets` is under tools. */
+  resize({ width, height, deviceWidth, deviceHeight, insets }) {
     for (const canvas of [this.#picture, this.#overlay]) {
       canvas.width = deviceWidth;
       canvas.height = deviceHeight;
     }
     this.#density = { x: deviceWidth / width, y: deviceHeight / height };
-    this.#view.resize(width, height);
+    this.#view.resize({ width, height, insets });
     this.#paint();
   }
 

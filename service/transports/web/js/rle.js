@@ -59,6 +59,25 @@ export class Mask {
     }
   }
 
+  /** Intersection over union with another mask of the same picture. */
+  overlap(other) {
+    let common = 0;
+    for (let i = 1, j = 1; i < this.ends.length && j < other.ends.length; ) {
+      const start = Math.max(this.ends[i - 1], other.ends[j - 1]);
+      const end = Math.min(this.ends[i], other.ends[j]);
+      common += Math.max(end - start, 0);
+      if (this.ends[i] < other.ends[j]) i += 2;
+      else j += 2;
+    }
+    return common / (this.area + other.area - common || 1);
+  }
+
+  get area() {
+    let sum = 0;
+    for (let i = 1; i < this.ends.length; i += 2) sum += this.ends[i] - this.ends[i - 1];
+    return sum;
+  }
+
   /** The box of the foreground: [x1, y1, x2, y2], far edges exclusive; null when the mask is empty. */
   bounds() {
     let box = null;

@@ -21,8 +21,11 @@ const CACHES = {
 export function showCost({ reply, sentBytes, roundTrip }) {
   const cache = CACHES[reply.cache] ?? reply.cache;
   byId("cost-line").textContent = `${milliseconds(roundTrip)} · ${cache} · ${bytes(sentBytes)} sent`;
-  byId("cost-line").dataset.cache = reply.cache;
-  const stages = Object.entries(reply.timing_ms);
+  byId("cost-chip").textContent = `${milliseconds(roundTrip)} · ${reply.cache}`;
+  byId("cost-chip").title = byId("cost-line").textContent;
+  byId("cost-chip").hidden = false;
+  const order = Object.keys(STAGES);
+  const stages = Object.entries(reply.timing_ms).sort(([a], [b]) => order.indexOf(a) - order.indexOf(b));
   const longest = Math.max(...stages.map(([, spent]) => spent), 1);
   byId("stages").replaceChildren(...stages.map(([stage, spent]) => row(STAGES[stage] ?? stage, spent, spent / longest)));
   const inside = stages.reduce((sum, [, spent]) => sum + spent, 0);

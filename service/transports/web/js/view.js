@@ -1,6 +1,6 @@
 /** Where the picture lies on the stage: zoom and pan, and positions both ways. Lengths are CSS pixels of the stage. */
 
-const MARGIN = 12;
+const LARGEST_FIT = 8; // a tiny picture is enlarged this much at first
 const LARGEST = 40; // stage pixels for one picture pixel
 const STEP = 1.25;
 
@@ -8,6 +8,7 @@ export class View extends EventTarget {
   #stage = { width: 1, height: 1 };
   #picture = null;
   #fitted = true;
+  #insets = { top: 0, right: 0, bottom: 0, left: 0 };
 
   scale = 1;
   x = 0;
@@ -20,8 +21,9 @@ export class View extends EventTarget {
   }
 
   /** The stage has another size; a picture that was shown whole still is. */
-  resize(width, height) {
+  resize({ width, height, insets }) {
     this.#stage = { width, height };
+    this.#insets = insets;
     if (this.#fitted) this.fit();
     else this.#place(this.scale, this.x, this.y);
   }
@@ -30,7 +32,9 @@ export class View extends EventTarget {
     this.#fitted = true;
     const scale = this.#fitScale();
     const { width, height } = this.#picture ?? { width: 0, height: 0 };
-    this.#set(scale, (this.#stage.width - width * scale) / 2, (this.#stage.height - height * scale) / 2);
+    const { left, top } = this.#insets;
+    const free = this.#free();
+    this.#set(scale, left + (free.width - width * scale) / 2, top + (free.height - height * scale) / 2);
   }
 
   /** Zoom so that the picture stays put under (stageX, stageY). */
@@ -79,8 +83,14 @@ export class View extends EventTarget {
   #fitScale() {
     if (!this.#picture) return 1;
     const { width, height } = this.#picture;
-    const scale = Math.min((this.#stage.width - 2 * MARGIN) / width, (this.#stage.height - 2 * MARGIN) / height);
-    return Math.max(Math.min(scale, 8), 0.001);
+    const free = this.#free();
+    return Math.max(Math.min(free.width / width, free.height / height, LARGEST_FIT), 0.001);
+  }
+
+  /** The part of the stage that no tools lie on. */
+  #free() {
+    const { top, right, bottom, left } = this.#insets;
+    return { width: this.#stage.width - left - right, height: this.#stage.height - top - bottom };
   }
 
   /** Never let the picture leave the stage altogether. */

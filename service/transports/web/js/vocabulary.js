@@ -74,7 +74,8 @@ export class VocabularyChooser {
     }
     about.textContent = "";
     const { title, size, licence } = await this.#vocabulary();
-    about.textContent = [`${count(size)} names`, title, licence].filter(Boolean).join(" · ");
+    const plain = title.replace(/\s*\([\d,]+\)$/, ""); // the size is told anyway
+    about.textContent = [`${count(size)} names`, plain, licence].filter(Boolean).join(" · ");
     this.#list();
   }
 

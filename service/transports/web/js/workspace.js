@@ -54,7 +54,7 @@ export class Workspace extends EventTarget {
 
   /** Objects found together are one step; `further` ones join the step before. */
   addFound(prompts, { further = false } = {}) {
-    this.#append(prompts, { active: null, amend: further });
+    this.#append(prompts, { active: further ? this.contents.active : null, amend: further });
   }
 
   remove(id) {
