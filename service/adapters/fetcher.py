@@ -23,6 +23,7 @@ _NAT64 = ipaddress.ip_network("64:ff9b::/96")
 _PORTS = {"http": 80, "https": 443}
 _REDIRECTS = {301, 302, 303, 307, 308}
 _MAX_REDIRECTS = 5
+_MAX_PORT = 65535
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +49,8 @@ class AllowList:
         if url.userinfo:
             raise FetchRefused("a URL with a user name or password is not fetched")
         host, port = _host_of(url), _port_of(url)
+        if not host or port > _MAX_PORT:
+            raise FetchRefused("the URL cannot be read")
         if not {(host, None), (host, port)} & self.hosts:
             raise FetchRefused(f"fetching from {host}:{port} is not allowed on this server")
 
@@ -161,7 +164,10 @@ def _entry(text: str) -> tuple[str, int | None]:
         return str(ipaddress.ip_address(text.strip("[]"))), None
     except ValueError:
         pass
-    url = httpx.URL(f"http://{text}")
+    try:
+        url = httpx.URL(f"http://{text}")
+    except httpx.InvalidURL as error:
+        raise ValueError(f"{text!r} is not a host or host:port") from error
     if not url.host or url.userinfo or url.raw_path != b"/":
         raise ValueError(f"{text!r} is not a host or host:port")
     port = url.port or (80 if text.endswith(":80") else None)  # httpx leaves http's own port out
