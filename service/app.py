@@ -9,27 +9,33 @@ from fastapi import FastAPI
 from fastapi.staticfiles import StaticFiles
 from redis.asyncio import Redis
 
+from service.adapters.fetcher import AllowList, Fetcher
+from service.adapters.leases import LocalLeases, RedisLeases
 from service.adapters.manifest import read_repository
 from service.adapters.memory_cache import MemoryCache
 from service.adapters.onnx_backend import OnnxBackend
 from service.adapters.redis_cache import RedisCache, RedisLimits
+from service.adapters.shared_slots import SlotLimits
 from service.adapters.tiered_cache import TieredCache
 from service.adapters.tokenizer import Tokenizer
+from service.adapters.triton_backend import TritonBackend
 from service.adapters.vocabulary_library import FolderLibrary
 from service.adapters.vocabulary_stores import FolderVocabularyStore, RedisVocabularyStore
 from service.core.embedder import Embedder, ImageLimits
-from service.core.ports import EmbeddingCache, ModelBackend
+from service.core.ports import EmbeddingCache, EncodeLeases, ModelBackend
 from service.core.requests import PromptLimits
 from service.core.segmenter import Segmenter
 from service.core.vocabularies import Vocabularies, VocabularyLimits
 from service.settings import Settings
 from service.telemetry import PrometheusObserver
-from service.transports import http_api, problems
+from service.transports import cvat, http_api, label_studio, problems
+from service.transports.grpc_server import serve_grpc
 from service.transports.middleware import RequestMiddleware
 from service.transports.services import Services
 
 _WEB = Path(__file__).parent / "transports" / "web"
 _WORKERS = 4  # model calls in threads: each kind of call has a slot, so that a click never waits for an upload
+_LEASE_SECONDS = 5.0  # how long a dead gateway's image stays unencoded
 _log = logging.getLogger(__name__)
 
 
@@ -46,7 +52,10 @@ async def open_services(settings: Settings, observer: PrometheusObserver, stack:
         store=RedisVocabularyStore(redis) if redis else FolderVocabularyStore(settings.cache_dir),
         limits=VocabularyLimits(names=settings.max_names),
     )
-    services = assemble(settings, backend=backend, cache=cache, vocabularies=vocabularies, observer=observer)
+    leases = RedisLeases(redis, seconds=_LEASE_SECONDS, observer=observer) if redis else LocalLeases()
+    services = assemble(
+        settings, backend=backend, cache=cache, leases=leases, vocabularies=vocabularies, observer=observer
+    )
     for part in (vocabularies, services.embedder, services.segmenter):
         stack.push_async_callback(part.close)
     await backend.probe()
@@ -60,6 +69,7 @@ def assemble(
     *,
     backend: ModelBackend,
     cache: EmbeddingCache,
+    leases: EncodeLeases,
     vocabularies: Vocabularies,
     observer: PrometheusObserver,
 ) -> Services:
@@ -70,7 +80,7 @@ def assemble(
         seconds=settings.request_seconds,
     )
     prompts = PromptLimits(prompts=settings.max_prompts, points=settings.max_points, queue=settings.max_queue)
-    embedder = Embedder(backend=backend, cache=cache, observer=observer, limits=images)
+    embedder = Embedder(backend=backend, cache=cache, leases=leases, observer=observer, limits=images)
     segmenter = Segmenter(
         backend=backend,
         embedder=embedder,
@@ -86,13 +96,19 @@ def assemble(
         vocabularies=vocabularies,
         observer=observer,
         request_seconds=settings.request_seconds,
+        fetch=Fetcher(allow=AllowList.parse(settings.fetch_allow), max_bytes=images.body_bytes),
     )
 
 
 async def open_backend(settings: Settings, stack: AsyncExitStack) -> ModelBackend:
     """The engine that the settings name."""
     repository = read_repository(settings.model_repository)
-    backend = OnnxBackend(repository, threads=settings.call_threads, workers=_WORKERS)
+    backend: ModelBackend
+    if settings.triton_url:
+        slots = SlotLimits() if settings.triton_shared_memory else None
+        backend = TritonBackend(repository, settings.triton_urls, slots=slots)
+    else:
+        backend = OnnxBackend(repository, threads=settings.call_threads, workers=_WORKERS)
     stack.push_async_callback(backend.close)
     return backend
 
@@ -116,7 +132,10 @@ def build_app(settings: Settings, *, opener: Opener = open_services) -> FastAPI:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with AsyncExitStack() as stack:
-            app.state.services = await opener(settings, observer, stack)
+            services = app.state.services = await opener(settings, observer, stack)
+            if settings.grpc_port:
+                address = f"{settings.host}:{settings.grpc_port}"
+                await stack.enter_async_context(serve_grpc(services, address=address))
             yield
 
     app = FastAPI(
@@ -125,7 +144,8 @@ def build_app(settings: Settings, *, opener: Opener = open_services) -> FastAPI:
         version="0.1.0",
         lifespan=lifespan,
     )
-    app.include_router(http_api.router)
+    for transport in (http_api, label_studio, cvat):
+        app.include_router(transport.router)
     problems.install(app)
     app.mount("/", StaticFiles(directory=_WEB, html=True), name="web")
     app.add_middleware(RequestMiddleware, observer=observer, max_body_bytes=settings.max_body_mib * 2**20)

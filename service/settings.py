@@ -20,6 +20,10 @@ class Settings(BaseSettings):
     triton_url: str = Field(
         "", description="gRPC host:port[,host:port] of Triton; empty runs the model in this process"
     )
+    triton_shared_memory: bool = Field(
+        default=False, description="send embeddings to a Triton on this host in shared memory"
+    )
+    grpc_port: int = Field(0, ge=0, le=65535, description="gRPC port; 0 serves no gRPC")
     redis_url: str = Field("", description="Redis URL of the shared cache; empty keeps embeddings in memory only")
     cache_dir: Path = Field(Path("~/.cache/ovsam"), description="folder for text embeddings and own vocabularies")
     threads: int = Field(0, ge=0, description="threads of one model call in this process; 0 is one for each core")
@@ -32,6 +36,7 @@ class Settings(BaseSettings):
     max_points: int = Field(64, ge=1, description="points of one prompt")
     max_names: int = Field(30_000, ge=1, description="class names of one vocabulary")
     max_queue: int = Field(1024, ge=1, description="prompts that may wait for the decoder")
+    fetch_allow: str = Field("", description="hosts (host or host:port, commas) that images may be fetched from")
     log_level: str = Field("info", description="debug, info, warning or error")
 
     @field_validator("model_repository", "cache_dir")
@@ -45,6 +50,11 @@ class Settings(BaseSettings):
         if level.lower() not in {"debug", "info", "warning", "error"}:
             raise ValueError("must be debug, info, warning or error")
         return level.lower()
+
+    @property
+    def triton_urls(self) -> list[str]:
+        """Each Triton's host:port."""
+        return [url.strip() for url in self.triton_url.split(",") if url.strip()]
 
     @property
     def call_threads(self) -> int:

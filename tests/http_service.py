@@ -12,6 +12,7 @@ import numpy as np
 from fastapi import FastAPI
 from PIL import Image
 
+from service.adapters.leases import LocalLeases
 from service.adapters.memory_cache import MemoryCache
 from service.adapters.vocabulary_stores import FolderVocabularyStore
 from service.app import assemble, build_app
@@ -61,7 +62,9 @@ async def fake_service(
             limits=VocabularyLimits(names=chosen.max_names),
         )
         kept = cache or MemoryCache(2**24)
-        services = assemble(chosen, backend=network, cache=kept, vocabularies=vocabularies, observer=observer)
+        services = assemble(
+            chosen, backend=network, cache=kept, leases=LocalLeases(), vocabularies=vocabularies, observer=observer
+        )
         for part in (vocabularies, services.embedder, services.segmenter):
             stack.push_async_callback(part.close)
         return services

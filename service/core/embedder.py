@@ -8,7 +8,7 @@ from service.core.batcher import Batcher, BatchLimits
 from service.core.bundles import MASK_PART, REGION_PART, letterbox_of
 from service.core.errors import ImageTooLarge, ServiceError, UnknownImage
 from service.core.inference import encode_image
-from service.core.ports import EmbeddingCache, ModelBackend, Observer
+from service.core.ports import EmbeddingCache, EncodeLeases, ModelBackend, Observer
 from service.core.singleflight import SingleFlight
 from service.core.timing import Timing
 from service.core.types import ImageEmbedding, ImageKey, Source, Tensors
@@ -35,10 +35,17 @@ class Embedder:
     """Opens images by key; the heavy image encoder runs at most once for an image."""
 
     def __init__(
-        self, *, backend: ModelBackend, cache: EmbeddingCache, observer: Observer, limits: ImageLimits
+        self,
+        *,
+        backend: ModelBackend,
+        cache: EmbeddingCache,
+        leases: EncodeLeases,
+        observer: Observer,
+        limits: ImageLimits,
     ) -> None:
         self._backend = backend
         self._cache = cache
+        self._leases = leases
         self._observer = observer
         self.limits = limits
         self._flights: SingleFlight[_Encoded] = SingleFlight()
@@ -123,12 +130,24 @@ class Embedder:
 
     async def _fill(self, key: ImageKey, content: bytes, *, background: bool) -> _Encoded:
         """Look once more, since the cache may have been filled while we came here, then encode and keep."""
+        while True:
+            kept = await self._kept(key)
+            if kept is not None:
+                return kept
+            async with self._leases.hold(key.text) as held:
+                kept = await self._kept(key)
+                if kept is not None:
+                    return kept
+                if held:
+                    (parts,), _ = await self._queue.submit(key.text, [content], background=background)
+                    await self._cache.put(key.text, parts)
+                    return _Encoded(parts, None)
+
+    async def _kept(self, key: ImageKey) -> _Encoded | None:
         found = await self._cache.get(key.text, [MASK_PART, REGION_PART])
-        if len(found) == 2:
-            return _Encoded({name: part for name, (part, _) in found.items()}, found[MASK_PART][1])
-        (parts,), _ = await self._queue.submit(key.text, [content], background=background)
-        await self._cache.put(key.text, parts)
-        return _Encoded(parts, None)
+        if len(found) < 2:
+            return None
+        return _Encoded({name: part for name, (part, _) in found.items()}, found[MASK_PART][1])
 
     async def _encode(self, _: str, contents: Sequence[bytes]) -> list[dict[str, Tensors]]:
         limits = self.limits

@@ -1,6 +1,7 @@
 """What the core needs from outside, each with two real implementations (Observer keeps Prometheus out of the core)."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
 from service.core.spec import ModelName, ModelSpec
@@ -49,6 +50,14 @@ class EmbeddingCache(Protocol):
 
     async def close(self) -> None:
         """Free connections."""
+        ...
+
+
+class EncodeLeases(Protocol):
+    """Agrees between processes who encodes an image."""
+
+    def hold(self, key: str) -> AbstractAsyncContextManager[bool]:
+        """Within the block: True when the caller is to encode, False when another one has just ended doing so."""
         ...
 
 

@@ -38,8 +38,8 @@ def observer() -> RecordingObserver:
     return RecordingObserver()
 
 
-def shared(server: RedisServer, observer: RecordingObserver, *, value: int = 2**20) -> RedisCache:
-    limits = RedisLimits(ttl=100, value=value, timeout=0.3)
+def shared(server: RedisServer, observer: RecordingObserver, *, value: int = 2**20, timeout: float = 2.0) -> RedisCache:
+    limits = RedisLimits(ttl=100, value=value, timeout=timeout)
     return RedisCache(Redis.from_url(server.url), limits=limits, observer=observer)
 
 
@@ -176,7 +176,7 @@ async def test_a_dead_redis_is_a_miss_and_comes_back_by_itself(
 async def test_a_stopped_redis_costs_its_timeout_and_then_nothing(
     server: RedisServer, observer: RecordingObserver
 ) -> None:
-    cache = shared(server, observer)
+    cache = shared(server, observer, timeout=0.3)
     await cache.put(KEY, {"mask": PART})
     server.signal(signal.SIGSTOP)
     started = time.monotonic()
