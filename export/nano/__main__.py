@@ -1,16 +1,20 @@
-"""`python -m export.nano prepare | train | recognise | export`: the recipe, step by step; each step can be repeated."""
+"""`python -m export.nano prepare | train | recognise | vocabularies | export`: the recipe; every step can be repeated."""
 
 import argparse
 import dataclasses
 from pathlib import Path
 
 from export.nano.cutouts import prepare_cutouts
-from export.nano.export import export_repository
+from export.nano.export import export_repository, write_text_side
 from export.nano.ingredients import fetch
+from export.nano.recognition import RecognitionConfig, compute_features, train_head
 from export.nano.scenes import prepare_scenes
+from export.nano.text import TextEncoder
 from export.nano.train import TrainingConfig, train
+from export.nano.vocabularies import write_vocabularies
 
 HELD_OUT_SCENES = 150
+VOCABULARIES = "text_encoder/vocabularies"
 SPLIT_SEEDS = {"train": 1, "held_out": 7, "unseen_style": 8}
 
 
@@ -21,6 +25,10 @@ def main() -> None:
         prepare(arguments.work, scenes=arguments.scenes, processes=arguments.processes)
     elif arguments.step == "train":
         train(arguments.work, TrainingConfig(steps=arguments.steps, scenes=arguments.scenes, seed=arguments.seed))
+    elif arguments.step == "recognise":
+        recognise(arguments.work, processes=arguments.processes)
+    elif arguments.step == "vocabularies":
+        write_vocabularies(arguments.work, arguments.repository / VOCABULARIES, label_sets=arguments.label_sets)
     elif arguments.step == "export":
         export_repository(arguments.work, arguments.repository)
 
@@ -35,20 +43,33 @@ def prepare(work: Path, *, scenes: int, processes: int) -> None:
         prepare_scenes(work, split, count, seed=seed, processes=processes)
 
 
+def recognise(work: Path, *, processes: int) -> None:
+    """Features of the drawings, then the head; the texts are those of the text encoder to be exported."""
+    config = RecognitionConfig()
+    compute_features(work, config, processes=processes)
+    write_text_side(work, work / "text")
+    train_head(work, TextEncoder(work / "text/text_encoder"), config)
+
+
 def _parser() -> argparse.ArgumentParser:
     defaults = {field.name: field.default for field in dataclasses.fields(TrainingConfig)}
     parser = argparse.ArgumentParser(prog="python -m export.nano", description=__doc__)
     parser.add_argument("--work", type=Path, default=Path("build/nano"), help="folder for packages, scenes, checkpoints")
     steps = parser.add_subparsers(dest="step", required=True)
     data = steps.add_parser("prepare", help="fetch the packages, render cut-outs, compose scenes")
-    data.add_argument("--processes", type=int, default=2, help="processes that render and compose")
     masks = steps.add_parser("train", help="train the mask network (continues a checkpoint)")
     masks.add_argument("--steps", type=int, default=defaults["steps"], help="length of the cosine schedule")
     masks.add_argument("--seed", type=int, default=defaults["seed"], help="of weights, batches and prompts")
     for step in (data, masks):
         step.add_argument("--scenes", type=int, default=defaults["scenes"], help="training scenes")
+    head = steps.add_parser("recognise", help="compute features of the drawings and train the region head")
+    for step in (data, head):
+        step.add_argument("--processes", type=int, default=2, help="processes that render and compose")
+    names = steps.add_parser("vocabularies", help="write the class names that ship with the model")
+    names.add_argument("--label-sets", type=Path, required=True, help="JSON with the names and splits of COCO and LVIS")
     graphs = steps.add_parser("export", help="write the model repository from the checkpoints")
-    graphs.add_argument("--repository", type=Path, default=Path("model_repository"), help="folder to write")
+    for step in (names, graphs):
+        step.add_argument("--repository", type=Path, default=Path("model_repository"), help="folder to write")
     return parser
 
 

@@ -24,7 +24,7 @@ from export.nano.textures import UInt8Image, load_photographs
 SMALLEST_OBJECT = 300
 OBJECTS_PER_SCENE = 3
 CLICKS = 3
-DRAWINGS = 1000
+DRAWINGS = 400
 
 
 @dataclass(frozen=True, slots=True)

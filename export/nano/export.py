@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from export.nano import graphs
 from export.nano.graphs import INPUT_SIZE, LOW_RES_SIZE, ImageEncoderGraph, PromptDecoderGraph, RegionEncoderGraph
 from export.nano.ingredients import TRUNK, source_folder
+from export.nano.recognition import load_head
 from export.nano.repository import GraphFile, write_config, write_manifest
 from export.nano.text import copy_reference_text_encoder, imagenet_lemmas, write_text_encoder, write_tokenizer
 from export.nano.train import MaskNetwork, training_record
@@ -53,7 +54,7 @@ def export_repository(work: Path, repository: Path) -> None:
     masks = MaskNetwork().eval()
     masks.load_state_dict(torch.load(work / "masks.pt", map_location="cpu", weights_only=True)["average"])
     class_texts = write_text_side(work, repository)
-    regions = RegionEncoderGraph(class_weight, class_bias, class_texts)
+    regions = RegionEncoderGraph(class_weight, class_bias, class_texts, load_head(work / "head.pt"))
     for export in (_image_encoder(trunk, masks), _prompt_decoder(masks), _region_encoder(regions)):
         target = repository / export.name / "1/model.onnx"
         round_weights(export.network)

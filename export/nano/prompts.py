@@ -79,7 +79,7 @@ class BatchSizes:
 
     large_from: int
     small: tuple[int, int] = (8, 256)
-    large: tuple[int, int] = (3, 512)
+    large: tuple[int, int] = (2, 512)
 
     def of(self, number: int) -> tuple[int, int]:
         """(images, side in pixels) of a batch."""

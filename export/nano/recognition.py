@@ -34,7 +34,7 @@ CHUNK = 400
 class RecognitionConfig:
     """How often each drawing is seen, and how the head learns from it."""
 
-    views: int = 12
+    views: int = 5
     epochs: int = 30
     batch: int = 512
     learning_rate: float = 1e-3
@@ -151,3 +151,12 @@ def train_head(work: Path, text: TextEncoder, config: RecognitionConfig) -> None
         optimiser.step()
         schedule.step()
     torch.save({"head": head.state_dict(), "objects": len(labels), "names": len(names)}, work / "head.pt")
+
+
+def load_head(checkpoint: Path) -> RegionHead | None:
+    """The trained head; None before it is trained (the repository then has ConSE alone)."""
+    if not checkpoint.exists():
+        return None
+    head = RegionHead()
+    head.load_state_dict(torch.load(checkpoint, map_location="cpu", weights_only=True)["head"])
+    return head.eval()
