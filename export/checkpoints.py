@@ -125,7 +125,10 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise CheckpointError(f"{path}: no such file (see `python -m export fetch-list`)")
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            # a remark on TorchScript archives, which then raise
+            warnings.simplefilter("ignore", UserWarning)
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except RuntimeError as error:
         if "TorchScript" not in str(error):
             raise CheckpointError(f"{path}: not a readable checkpoint: {error}") from error
@@ -142,7 +145,7 @@ def _read_archive(path: Path) -> dict[str, Tensor]:
     """OpenAI's own format; its loader is C++ and knows tensors and TorchScript only, no Python objects."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
-        archive = torch.jit.load(str(path), map_location="cpu")
+        archive = torch.jit.load(str(path), map_location="cpu")  # type: ignore[no-untyped-call]
     state: dict[str, Tensor] = archive.state_dict()
     return state
 

@@ -110,6 +110,5 @@ _TINY = Variant(
 )
 
 VARIANTS: dict[str, Variant] = {
-    variant.name: variant
-    for variant in (_RN50X16, replace(_RN50X16, name="ovsam-rn50x16-lvis", head_cells=7), _TINY)
+    variant.name: variant for variant in (_RN50X16, replace(_RN50X16, name="ovsam-rn50x16-lvis", head_cells=7), _TINY)
 }

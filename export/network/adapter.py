@@ -2,7 +2,7 @@
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
+from torch.nn import functional
 
 from export.network.layers import LayerNorm2d, merge_heads
 from export.variants import AdapterSizes
@@ -26,17 +26,16 @@ class RelativeAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[B,S,S,dim] -> [B,S,S,dim]."""
-        size = x.shape[1]
-        qkv = self.qkv(x.flatten(1, 2)).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        square = (x.shape[1], x.shape[1])
+        qkv = torch.unflatten(self.qkv(x.flatten(1, 2)), -1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
         query, key, value = qkv[0], qkv[1], qkv[2]
-        grid = query.unflatten(2, (size, size))
+        grid = torch.unflatten(query, 2, square)
         rows = grid @ self.rel_pos_h[self.offsets].transpose(1, 2)
         columns = (grid.transpose(2, 3) @ self.rel_pos_w[self.offsets].transpose(1, 2)).transpose(2, 3)
-        logits = ((query * self.scale) @ key.transpose(2, 3)).unflatten(3, (size, size)).unflatten(2, (size, size))
+        logits = torch.unflatten(torch.unflatten((query * self.scale) @ key.transpose(2, 3), 3, square), 2, square)
         logits = logits + rows[..., :, None] + columns[..., None, :]
         attention = logits.flatten(4).flatten(2, 3).softmax(-1)
-        out: Tensor = self.proj(merge_heads(attention @ value))
-        return out.unflatten(1, (size, size))
+        return torch.unflatten(self.proj(merge_heads(attention @ value)), 1, square)
 
 
 class FeedForward(nn.Module):
@@ -49,7 +48,7 @@ class FeedForward(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., dim] -> [..., dim]."""
-        out: Tensor = self.lin2(F.gelu(self.lin1(x)))
+        out: Tensor = self.lin2(functional.gelu(self.lin1(x)))
         return out
 
 
@@ -76,9 +75,10 @@ class AdapterBlock(nn.Module):
         count = -(-grid // window)
         missing = count * window - grid
         # the padding enters the attention as zero vectors: the weights were trained with it
-        x = F.pad(x, (0, 0, 0, missing, 0, missing))
-        x = x.unflatten(2, (count, window)).unflatten(1, (count, window)).transpose(2, 3).flatten(0, 2)
-        x = self.attn(x).unflatten(0, (-1, count, count)).transpose(2, 3).flatten(3, 4).flatten(1, 2)
+        x = functional.pad(x, (0, 0, 0, missing, 0, missing))
+        split = torch.unflatten(torch.unflatten(x, 2, (count, window)), 1, (count, window))
+        attended = self.attn(split.transpose(2, 3).flatten(0, 2))
+        x = torch.unflatten(attended, 0, (-1, count, count)).transpose(2, 3).flatten(3, 4).flatten(1, 2)
         return x[:, :grid, :grid]
 
 

@@ -28,10 +28,10 @@ class AttentionPool(nn.Module):
         tokens = region.flatten(2).transpose(1, 2)
         tokens = torch.cat([tokens.mean(1, keepdim=True), tokens], dim=1) + self.positional_embedding
         # heads lead, so that each product is one batched matrix multiplication
-        query = (self.q_proj(tokens[:, 0]) * _HEAD_DIM**-0.5).unflatten(-1, (self.heads, -1)).transpose(0, 1)
-        key = query @ self.k_proj.weight.unflatten(0, (self.heads, -1))
+        query = torch.unflatten(self.q_proj(tokens[:, 0]) * _HEAD_DIM**-0.5, -1, (self.heads, -1)).transpose(0, 1)
+        key = query @ torch.unflatten(self.k_proj.weight, 0, (self.heads, -1))
         attention = (key.transpose(0, 1) @ tokens.transpose(1, 2)).softmax(-1)
         mixed = (attention @ tokens).transpose(0, 1)
-        value = mixed @ self.v_proj.weight.unflatten(0, (self.heads, -1)).transpose(1, 2)
+        value = mixed @ torch.unflatten(self.v_proj.weight, 0, (self.heads, -1)).transpose(1, 2)
         out: Tensor = self.c_proj(value.transpose(0, 1).flatten(1) + self.v_proj.bias)
         return out

@@ -3,7 +3,7 @@
 from typing import cast
 
 from torch import Tensor, nn
-from torch.nn import functional as F
+from torch.nn import functional
 
 from export.variants import TrunkSizes
 
@@ -31,11 +31,11 @@ class Bottleneck(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[B,in,H,W] -> [B,4*inner,H/stride,W/stride]."""
-        y = F.relu(self.bn1(self.conv1(x)))
-        y = self.pool(F.relu(self.bn2(self.conv2(y))))
+        y = functional.relu(self.bn1(self.conv1(x)))
+        y = self.pool(functional.relu(self.bn2(self.conv2(y))))
         y = self.bn3(self.conv3(y))
         shortcut = x if self.downsample is None else self.downsample(self.pool(x))
-        return F.relu(y + shortcut)
+        return functional.relu(y + shortcut)
 
 
 class Backbone(nn.Module):
@@ -60,9 +60,9 @@ class Backbone(nn.Module):
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """Normalised image [B,3,S,S] -> C2, C3, C4, C5, [B,C,S/stride,S/stride] at strides 4, 8, 16, 32."""
-        x = F.relu(self.bn1(self.conv1(x)))
-        x = F.relu(self.bn2(self.conv2(x)))
-        x = self.pool(F.relu(self.bn3(self.conv3(x))))
+        x = functional.relu(self.bn1(self.conv1(x)))
+        x = functional.relu(self.bn2(self.conv2(x)))
+        x = self.pool(functional.relu(self.bn3(self.conv3(x))))
         levels = []
         for stage in (self.layer1, self.layer2, self.layer3, self.layer4):
             x = cast(nn.Sequential, stage)(x)

@@ -1,7 +1,7 @@
 """The feature pyramid that region labels are read from: no norm and no activation anywhere."""
 
 from torch import Tensor, nn
-from torch.nn import functional as F
+from torch.nn import functional
 
 
 class FeaturePyramid(nn.Module):
@@ -16,5 +16,5 @@ class FeaturePyramid(nn.Module):
         """C2..C5 -> P2..P5, [B,dim,S/stride,S/stride] each."""
         merged: list[Tensor] = [lateral(x) for lateral, x in zip(self.lateral, levels, strict=True)]
         for i in range(len(merged) - 1, 0, -1):
-            merged[i - 1] = merged[i - 1] + F.interpolate(merged[i], scale_factor=2.0, mode="nearest")
+            merged[i - 1] = merged[i - 1] + functional.interpolate(merged[i], scale_factor=2.0, mode="nearest")
         return [output(x) for output, x in zip(self.output, merged, strict=True)]

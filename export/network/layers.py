@@ -1,7 +1,10 @@
 """Layers that more than one part of the network uses."""
 
+from itertools import pairwise
+
+import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
+from torch.nn import functional
 
 
 class LayerNorm2d(nn.LayerNorm):
@@ -20,19 +23,19 @@ class Perceptron(nn.Module):
 
     def __init__(self, *dims: int) -> None:
         super().__init__()
-        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in zip(dims[:-1], dims[1:], strict=True))
+        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(dims))
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., dims[0]] -> [..., dims[-1]]."""
         for layer in self.layers[:-1]:
-            x = F.relu(layer(x))
+            x = functional.relu(layer(x))
         last: Tensor = self.layers[-1](x)
         return last
 
 
 def split_heads(x: Tensor, heads: int) -> Tensor:
     """[B,T,D] -> [B,heads,T,D/heads]."""
-    return x.unflatten(-1, (heads, -1)).transpose(1, 2)
+    return torch.unflatten(x, -1, (heads, -1)).transpose(1, 2)
 
 
 def merge_heads(x: Tensor) -> Tensor:

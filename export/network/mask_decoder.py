@@ -2,7 +2,7 @@
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
+from torch.nn import functional
 
 from export.network.layers import Perceptron, merge_heads, split_heads
 from export.variants import DecoderSizes
@@ -45,7 +45,7 @@ class FeedForward(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., dim] -> [..., dim]."""
-        out: Tensor = self.lin2(F.relu(self.lin1(x)))
+        out: Tensor = self.lin2(functional.relu(self.lin1(x)))
         return out
 
 
@@ -103,7 +103,7 @@ class TwoWayTransformer(nn.Module):
 class Upscaling(nn.Module):
     """Two transposed convolutions with kernel = stride = 2, kept in token layout.
 
-    Such a convolution is one linear map per cell, so no channel-first copy is needed and the norm runs on the last axis.
+    Such a convolution is one linear map per cell: no channel-first copy is needed, and the norm runs on the last axis.
     """
 
     def __init__(self, dim: int, middle: int, out: int) -> None:
@@ -114,14 +114,14 @@ class Upscaling(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         """[N,G*G,dim] -> [N,G*G,4,4,out]: the four sub-cells of each cell, then the four of each of those."""
-        x = F.gelu(self.norm(_expand(image, self.first)))
-        return F.gelu(_expand(x, self.second))
+        x = functional.gelu(self.norm(_expand(image, self.first)))
+        return functional.gelu(_expand(x, self.second))
 
 
 def _expand(x: Tensor, deconvolution: nn.ConvTranspose2d) -> Tensor:
     """[...,in] -> [...,4,out]."""
     weight = deconvolution.weight.permute(0, 2, 3, 1)
-    expanded = (x @ weight.flatten(1)).unflatten(-1, (4, -1))
+    expanded = torch.unflatten(x @ weight.flatten(1), -1, (4, -1))
     bias = deconvolution.bias
     return expanded if bias is None else expanded + bias
 
@@ -143,10 +143,8 @@ class MaskDecoder(nn.Module):
         """Image + dense prompt [N,dim,G,G], positions [G*G,dim], prompt tokens [N,T,dim], valid [N,T] -> [N,4G,4G]."""
         own = torch.cat([self.label_token.weight, self.mask_tokens.weight])
         tokens = torch.cat([own.expand(prompts.shape[0], -1, -1), prompts], dim=1)
-        bias = F.pad(torch.where(valid, 0.0, _MASKED), (own.shape[0], 0)).to(tokens.dtype)[:, None, None]
-        tokens, cells = self.transformer(
-            tokens, image.flatten(2).transpose(1, 2), positions=positions, bias=bias
-        )
+        bias = functional.pad(torch.where(valid, 0.0, _MASKED), (own.shape[0], 0)).to(tokens.dtype)[:, None, None]
+        tokens, cells = self.transformer(tokens, image.flatten(2).transpose(1, 2), positions=positions, bias=bias)
         return self.combine(tokens, self.upscaling(cells))
 
     def combine(self, tokens: Tensor, upscaled: Tensor) -> Tensor:
@@ -158,5 +156,5 @@ class MaskDecoder(nn.Module):
 
 def unfold_cells(x: Tensor, *, grid: int) -> Tensor:
     """[N,G*G*4*4,C] in the order of `Upscaling` -> [N,C,4G,4G]."""
-    x = x.unflatten(1, (grid, grid, 2, 2, 2, 2)).permute(0, 7, 1, 3, 5, 2, 4, 6)
+    x = torch.unflatten(x, 1, (grid, grid, 2, 2, 2, 2)).permute(0, 7, 1, 3, 5, 2, 4, 6)
     return x.flatten(5, 7).flatten(2, 4)

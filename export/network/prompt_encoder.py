@@ -1,10 +1,11 @@
 """SAM's prompt encoder on point slots, so that one graph serves any mix of points and boxes."""
 
 import math
+from typing import cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
+from torch.nn import functional
 
 from export.network.layers import LayerNorm2d
 
@@ -55,10 +56,11 @@ class PromptEncoder(nn.Module):
         """
         padding = self.not_a_point_embed.weight
         used = labels >= 0
-        table = torch.cat([embedding.weight for embedding in self.point_embeddings])
+        table = torch.cat([cast(Tensor, embedding.weight) for embedding in self.point_embeddings])
         code = self.fourier((coords + 0.5) / self.input_size).to(table.dtype)
+        kind = functional.embedding(labels.clamp(min=0).long(), table)
         # `where` and not a product: whatever lies in an unused slot must not reach a token
-        tokens = torch.where(used[..., None], code + table[labels.clamp(min=0)], torch.zeros_like(padding))
+        tokens = torch.where(used[..., None], code + kind, torch.zeros_like(padding))
         tokens = torch.cat([tokens, padding.expand(tokens.shape[0], 1, -1)], dim=1)
         has_box = (labels >= BOX_CORNER).any(1, keepdim=True)
         return tokens, torch.cat([used, ~has_box], dim=1)
@@ -67,7 +69,7 @@ class PromptEncoder(nn.Module):
         """Low-res logits [N,m,m] (m = 1 stands for none) and has_mask [N] -> [N,dim,grid,grid]."""
         empty = self.no_mask_embed.weight
         side = self.grid * 4
-        logits = F.interpolate(mask_logits[:, None].to(empty.dtype), size=(side, side), mode="nearest")
+        logits = functional.interpolate(mask_logits[:, None].to(empty.dtype), size=(side, side), mode="nearest")
         encoded: Tensor = self.mask_downscaling(logits)
         return torch.where(has_mask[:, None, None, None] > 0.5, encoded, empty[:, :, None, None])
 

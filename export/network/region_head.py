@@ -4,7 +4,7 @@ import math
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
+from torch.nn import functional
 
 from export.variants import LEVEL_STRIDES, LOW_RES_STRIDE
 
@@ -17,18 +17,20 @@ def mask_boxes(mask_logits: Tensor) -> Tensor:
     positive = mask_logits > 0
     columns, rows = positive.any(-2), positive.any(-1)
     ramp = torch.arange(mask_logits.shape[-1], dtype=torch.float32, device=mask_logits.device)
-    edges = []
-    for line in (columns, rows):
-        edges.append((torch.where(line, ramp, torch.inf).amin(-1), torch.where(line, ramp, -torch.inf).amax(-1) + 1))
-    (left, right), (top, bottom) = edges
+    (left, right), (top, bottom) = (_ends(line, ramp) for line in (columns, rows))
     boxes = torch.stack([left, top, right, bottom], dim=-1) * LOW_RES_STRIDE
     return torch.where(columns.any(-1, keepdim=True), boxes, torch.zeros_like(boxes))
+
+
+def _ends(line: Tensor, ramp: Tensor) -> tuple[Tensor, Tensor]:
+    """First and one past the last true position of [...,L]."""
+    return torch.where(line, ramp, torch.inf).amin(-1), torch.where(line, ramp, -torch.inf).amax(-1) + 1
 
 
 def mask_visibility(mask_logits: Tensor) -> Tensor:
     """Low-res logits [N,L,L] -> 1 where the mask survives bilinear reduction to the grid of C5, [N]."""
     side = mask_logits.shape[-1] // _VISIBILITY_STRIDE
-    reduced = F.interpolate(mask_logits[:, None], size=(side, side), mode="bilinear", align_corners=False)
+    reduced = functional.interpolate(mask_logits[:, None], size=(side, side), mode="bilinear", align_corners=False)
     return (reduced > 0).flatten(1).any(1).to(torch.float32)
 
 
@@ -49,7 +51,13 @@ def roi_align(features: Tensor, boxes: Tensor, image_index: Tensor, cells: int, 
 
 
 @roi_align.register_fake
-def _(features: Tensor, boxes: Tensor, image_index: Tensor, cells: int, stride: float) -> Tensor:
+def _shape_of_roi_align(
+    features: Tensor,
+    boxes: Tensor,
+    image_index: Tensor,  # noqa: ARG001 - the signature is the operator's
+    cells: int,
+    stride: float,  # noqa: ARG001
+) -> Tensor:
     return features.new_empty(boxes.shape[0], features.shape[1], cells, cells)
 
 
@@ -66,7 +74,7 @@ def _axis_weights(start: float, end: float, *, size: int, cells: int) -> Tensor:
 
 
 def pyramid_level(boxes: Tensor) -> Tensor:
-    """Boxes [N,4] -> index of the level to read, [N] int64: below 112, 224, 448 pixels of geometric-mean side, else 3."""
+    """Boxes [N,4] -> level to read, [N] int64: geometric-mean side below 112, 224, 448 pixels, else 3."""
     side = ((boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])).sqrt() / _FINEST_SIDE + 1e-6
     return sum(((side >= threshold).to(torch.int64) for threshold in (2.0, 4.0, 8.0)), torch.zeros_like(side).long())
 
@@ -84,10 +92,10 @@ class RegionHead(nn.Module):
         cells = self.read(levels, boxes, image_index)
         projected: Tensor = self.project(cells.to(self.project.weight.dtype))
         # the ReLU comes before the mean: the other order changes labels
-        return F.relu(projected).mean((2, 3))
+        return functional.relu(projected).mean((2, 3))
 
     def read(self, levels: list[Tensor], boxes: list[Tensor], image_index: Tensor) -> Tensor:
-        """The cells of each region from its one level, [N,dim,cells,cells]; an empty box gives zeros and costs nothing."""
+        """The cells of each region from its level, [N,dim,cells,cells]; an empty box gives zeros and costs nothing."""
         read = [
             roi_align(level, level_boxes, image_index, self.cells, float(stride))
             for level, level_boxes, stride in zip(levels, boxes, LEVEL_STRIDES, strict=True)
@@ -95,7 +103,7 @@ class RegionHead(nn.Module):
         return torch.stack(read).sum(0)
 
 
-def boxes_by_level(boxes: Tensor) -> list[Tensor]:
-    """Boxes [N,4] -> for each level a copy with the boxes of the other levels set to zero."""
+def boxes_by_level(boxes: Tensor, *, shifts: list[Tensor]) -> list[Tensor]:
+    """Boxes [N,4] -> for each level its own boxes, moved by -shift [N,4] into that map's frame; all others are zero."""
     chosen = pyramid_level(boxes)
-    return [boxes * (chosen == level)[:, None] for level in range(len(LEVEL_STRIDES))]
+    return [(boxes - shift) * (chosen == level)[:, None] for level, shift in enumerate(shifts)]

@@ -6,6 +6,19 @@ from torch import Tensor, nn
 from export.network.layers import merge_heads, split_heads
 from export.variants import TextSizes
 
+_SIZES = ("small", "medium", "large")
+TEMPLATES = (
+    "a photo of a {}.",
+    "This is a photo of a {}",
+    "There is a {} in the scene",
+    "There is the {} in the scene",
+    "a photo of a {} in the scene",
+    *(f"a photo of a {size} {{}}." for size in _SIZES),
+    *(f"This is a photo of a {size} {{}}." for size in _SIZES),
+    *(f"There is a {size} {{}} in the scene." for size in _SIZES),
+)
+"""The sentences whose mean stands for a name; the classifier was built with exactly these."""
+
 
 class CausalAttention(nn.Module):
     """Self-attention with CLIP's joint input projection."""
