@@ -6,7 +6,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from service.core.errors import FetchRefused
-from service.transports import cvat, label_studio
 from tests.http_service import FakeService, fake_service, picture
 
 
@@ -37,6 +36,5 @@ async def labelling_service(tmp_path: Path) -> AsyncIterator[LabellingService]:
     """The app set up for a Label Studio at http://studio:8080 with one picture."""
     site = FakeSite({"http://studio:8080/data/upload/1/x.png": picture()})
     async with fake_service(tmp_path) as fake:
-        fake.app.router.routes[:0] = [*label_studio.router.routes, *cvat.router.routes]
         fake.app.state.services = replace(fake.services, fetch=site)
         yield LabellingService(fake, site)

@@ -192,9 +192,12 @@ async def test_predicted_values_are_the_words_and_the_label_is_the_answer(servic
 
 
 async def test_every_kind_of_control_gets_an_answer(service: LabellingService) -> None:
-    controls = BRUSH + f"""
+    controls = (
+        BRUSH
+        + f"""
       <PolygonLabels name="poly" toName="image">{LABELS}</PolygonLabels>
       <RectangleLabels name="rect" toName="image">{LABELS}</RectangleLabels>"""
+    )
     prediction = await answer(service, keypoint(12, 12), config=view(controls + PROMPTS))
     found = {item["type"]: item for item in prediction["result"]}
     assert {kind: item["from_name"] for kind, item in found.items()} == {
