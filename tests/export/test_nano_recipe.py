@@ -11,8 +11,8 @@ from export.nano.cutouts import Cutout
 from export.nano.network import Prompts
 from export.nano.prompts import PromptSettings, correct, first_prompt, prompted
 from export.nano.scenes import Composer, Scene
-from export.nano.train import MaskNetwork, TrainingConfig, learning_rate, mask_loss, training_loss
 from export.nano.train import Batch as TrainingBatch
+from export.nano.train import MaskNetwork, TrainingConfig, learning_rate, mask_loss, training_loss
 from export.nano.trunk import Trunk
 
 
