@@ -137,4 +137,7 @@ def _write(
     constants: Sequence[onnx.TensorProto] = (),
 ) -> None:
     write_model(folder, nodes, inputs, outputs, initializers=constants, version=version)
-    write_config(folder, inputs, outputs, extra="dynamic_batching {} version_policy { latest { num_versions: 2 } }")
+    digest = hashlib.sha256((folder / str(version) / "model.onnx").read_bytes()).hexdigest()
+    extra = "dynamic_batching {} version_policy { latest { num_versions: 2 } }"
+    extra += f' parameters [{{ key: "graph_sha256" value {{ string_value: "{digest}" }} }}]'
+    write_config(folder, inputs, outputs, extra=extra)

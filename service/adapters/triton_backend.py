@@ -10,6 +10,7 @@ from service.adapters.manifest import Repository
 from service.adapters.probe import probe_inputs
 from service.adapters.shared_slots import SlotLimits
 from service.adapters.triton_endpoint import OtherModel, TritonEndpoint, queue_was_full
+from service.adapters.triton_identity import read_identity
 from service.adapters.triton_messages import InferCall, InvalidAnswer
 from service.adapters.triton_shared_memory import NoAnswer
 from service.core.errors import BackendUnavailable, DeadlineExceeded, Overloaded, ServiceError
@@ -28,7 +29,8 @@ class TritonBackend:
     def __init__(self, repository: Repository, urls: Sequence[str], *, slots: SlotLimits | None = None) -> None:
         """Name the servers as host:port; with `slots`, tensors go by shared memory to those on this host."""
         self._repository = repository
-        self._endpoints = [TritonEndpoint(url, slots=slots) for url in urls]
+        self._identities = {name: read_identity(graph) for name, graph in repository.graphs.items()}
+        self._endpoints = [TritonEndpoint(url, identities=self._identities, slots=slots) for url in urls]
 
     @property
     def spec(self) -> ModelSpec:
@@ -43,8 +45,7 @@ class TritonBackend:
     async def run(self, model: ModelName, inputs: Tensors, *, timeout: float | None = None) -> dict[str, Array]:
         """Run one call within `timeout`; a cancelled call is cancelled on the server too."""
         end = time.monotonic() + (_LONGEST_CALL if timeout is None else timeout)
-        graph = self._repository.graphs[model]
-        call = InferCall(model, graph, inputs)
+        call = self._call(model, inputs)
         tried: list[TritonEndpoint] = []
         failure: ServiceError = BackendUnavailable(f"no server takes calls of the {model}, which failed lately")
         while len(tried) < _ATTEMPTS and (endpoint := self._choose(model, tried)) is not None:
@@ -56,8 +57,9 @@ class TritonBackend:
                 seconds /= 2  # a hung server leaves the time for another one
             try:
                 return await endpoint.infer(call, timeout=seconds)
-            except InvalidAnswer as error:
-                raise BackendUnavailable(f"the {model} gave a wrong answer") from error
+            except (OtherModel, InvalidAnswer) as error:
+                failure = BackendUnavailable(f"the {model} of this server does not fit the manifest")
+                failure.__cause__ = error
             except (grpc.aio.AioRpcError, NoAnswer) as error:
                 failure = _service_error(error, model)
                 failure.__cause__ = error
@@ -72,6 +74,10 @@ class TritonBackend:
     async def close(self) -> None:
         """Close all channels."""
         await asyncio.gather(*(endpoint.close() for endpoint in self._endpoints))
+
+    def _call(self, model: ModelName, inputs: Tensors) -> InferCall:
+        outputs = tuple(self._repository.graphs[model].outputs)
+        return InferCall(model, self._identities[model].version, outputs, inputs)
 
     def _choose(self, model: ModelName, tried: Sequence[TritonEndpoint]) -> TritonEndpoint | None:
         """Take the least busy server that was not tried; asking a breaker may use up its trial, so ask in order."""
@@ -90,10 +96,9 @@ class TritonBackend:
         """Say what is wrong with a model on a server, or nothing."""
         if endpoint.answered_within(model, _FRESH_SECONDS):
             return ""
-        graph = self._repository.graphs[model]
-        call = InferCall(model, graph, probe_inputs(graph, self.spec))
+        call = self._call(model, probe_inputs(self._repository.graphs[model], self.spec))
         try:
-            await endpoint.check(model, graph)
+            await endpoint.check(model)
             await endpoint.infer(call, timeout=_PROBE_SECONDS)
         except NoAnswer:
             return f"{endpoint.url}: {model}: no answer in {_PROBE_SECONDS:.0f} s"

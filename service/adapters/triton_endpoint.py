@@ -1,14 +1,15 @@
 """One Triton server: its channel, what is known of its health, and the proof that it serves our model."""
 
 import time
+from collections.abc import Mapping
 
 import grpc
-from tritonclient.grpc import model_config_pb2, service_pb2, service_pb2_grpc
+from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from service.adapters.breaker import Breaker
-from service.adapters.manifest import DATA_TYPES, GraphSpec
 from service.adapters.shared_slots import SlotLimits
-from service.adapters.triton_messages import InferCall, answer_tensors, version_of
+from service.adapters.triton_identity import ModelIdentity
+from service.adapters.triton_messages import InferCall, answer_tensors
 from service.adapters.triton_shared_memory import NoAnswer, SharedMemoryPath
 from service.core.spec import MODEL_NAMES, ModelName
 from service.core.types import Array
@@ -23,6 +24,7 @@ _CHANNEL_OPTIONS = [
 ]
 _BREAKER_FAILURES, _BREAKER_SECONDS = 3, 2.0
 _CONFIG_SECONDS = 5.0
+_CHECKED_SECONDS = 5.0  # for so long a server is taken to serve what it said, as long as no call fails
 _PATIENT_SECONDS = 0.5  # a call that was given less proves nothing by its timeout
 
 
@@ -33,8 +35,12 @@ class OtherModel(Exception):
 class TritonEndpoint:
     """Calls to one server; each model has a breaker of its own, since the process behind one model can die alone."""
 
-    def __init__(self, url: str, *, slots: SlotLimits | None = None) -> None:
+    def __init__(
+        self, url: str, *, identities: Mapping[ModelName, ModelIdentity], slots: SlotLimits | None = None
+    ) -> None:
         self.url = url
+        self._identities = identities
+        self._checked: dict[ModelName, float] = {}
         self.in_flight = 0
         self._channel = grpc.aio.insecure_channel(url, options=_CHANNEL_OPTIONS)
         self._stub = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
@@ -56,12 +62,16 @@ class TritonEndpoint:
         return time.monotonic() - self._answered.get(model, -seconds) < seconds
 
     async def infer(self, call: InferCall, *, timeout: float) -> dict[str, Array]:
-        """Make one call. Raises grpc.aio.AioRpcError, NoAnswer or InvalidAnswer."""
+        """Make one call. Raises grpc.aio.AioRpcError, NoAnswer, OtherModel or InvalidAnswer."""
         self.in_flight += 1
+        end = time.monotonic() + timeout
         try:
-            response = await self._send(call, time.monotonic() + timeout)
+            if time.monotonic() - self._checked.get(call.model, -_CHECKED_SECONDS) >= _CHECKED_SECONDS:
+                await self.check(call.model, timeout=min(timeout, _CONFIG_SECONDS))
+            response = await self._send(call, end)
         except (grpc.aio.AioRpcError, NoAnswer) as error:
             self._answered.pop(call.model, None)
+            self._checked.pop(call.model, None)  # what answers next may be a server started anew, with other files
             if _is_at_fault(error, timeout):
                 self._breakers[call.model].failed()
             raise
@@ -69,18 +79,18 @@ class TritonEndpoint:
             self.in_flight -= 1
         self._breakers[call.model].succeeded()
         self._answered[call.model] = time.monotonic()
-        return answer_tensors(response, call.graph.outputs)
+        return answer_tensors(response, call.outputs)
 
-    async def check(self, model: ModelName, graph: GraphSpec) -> None:
-        """Raise OtherModel unless the server's version of the model is the one that the gateway has read."""
-        question = service_pb2.ModelConfigRequest(name=model, version=version_of(graph))
-        config = (await self._stub.ModelConfig(question, timeout=_CONFIG_SECONDS)).config
-        theirs = {tensor.name: _form(tensor) for tensor in (*config.input, *config.output)}
-        tensors = {**graph.inputs, **graph.outputs}
-        ours = {name: (tensor.type, tensor.shape[1:]) for name, tensor in tensors.items()}
-        if theirs != ours:
-            wrong = sorted(name for name in theirs | ours if theirs.get(name) != ours.get(name))
-            raise OtherModel(f"{self.url} serves another {model}: {wrong} differ from {graph.path.parents[1]}")
+    async def check(self, model: ModelName, *, timeout: float = _CONFIG_SECONDS) -> None:
+        """Raise OtherModel unless the server serves the model that the gateway has read."""
+        identity = self._identities[model]
+        question = service_pb2.ModelConfigRequest(name=model, version=identity.version)
+        answer = await self._stub.ModelConfig(question, timeout=timeout)
+        if difference := identity.difference(answer.config):
+            self._answered.pop(model, None)
+            self._checked.pop(model, None)
+            raise OtherModel(f"{self.url} serves another {model} than the gateway's manifest describes: {difference}")
+        self._checked[model] = time.monotonic()
 
     async def close(self) -> None:
         """Close the channel; calls in hand are cancelled."""
@@ -106,8 +116,3 @@ def _is_at_fault(error: grpc.aio.AioRpcError | NoAnswer, timeout: float) -> bool
     if isinstance(error, NoAnswer) or error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
         return timeout >= _PATIENT_SECONDS
     return error.code() is not grpc.StatusCode.INVALID_ARGUMENT and not queue_was_full(error)
-
-
-def _form(tensor: "model_config_pb2.ModelInput | model_config_pb2.ModelOutput") -> tuple[str, tuple[int, ...]]:
-    name = model_config_pb2.DataType.Name(tensor.data_type)
-    return DATA_TYPES.get(name, name), tuple(tensor.dims)

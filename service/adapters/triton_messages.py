@@ -6,7 +6,6 @@ from dataclasses import dataclass
 import numpy as np
 from tritonclient.grpc import service_pb2
 
-from service.adapters.manifest import GraphSpec
 from service.adapters.shared_slots import Slot
 from service.core.spec import ModelName
 from service.core.types import Array, Tensors
@@ -27,22 +26,21 @@ class InvalidAnswer(Exception):
     """The server's answer does not hold what was asked for."""
 
 
-def version_of(graph: GraphSpec) -> str:
-    """The version that the gateway has read the manifest of; asking for it by name keeps roll-outs from mixing."""
-    return graph.path.parent.name
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class InferCall:
-    """One call of a model, whichever server it goes to and however its tensors travel."""
+    """One call of a model, whichever server it goes to and however its tensors travel.
+
+    It names the version, so that it is never answered by one that a roll-out has loaded meanwhile.
+    """
 
     model: ModelName
-    graph: GraphSpec
+    version: str
+    outputs: tuple[str, ...]
     inputs: Tensors
 
     def request(self, slot: Slot | None = None) -> service_pb2.ModelInferRequest:
         """The message, with its tensors in it or with their places in `slot`."""
-        request = service_pb2.ModelInferRequest(model_name=self.model, model_version=version_of(self.graph))
+        request = service_pb2.ModelInferRequest(model_name=self.model, model_version=self.version)
         for name, array in self.inputs.items():
             tensor = request.inputs.add(name=name, datatype=_WIRE_TYPES[array.dtype.name], shape=array.shape)
             if slot is None:
@@ -52,7 +50,7 @@ class InferCall:
             tensor.parameters["shared_memory_region"].string_param = slot.region
             tensor.parameters["shared_memory_offset"].int64_param = offset
             tensor.parameters["shared_memory_byte_size"].int64_param = size
-        for name in self.graph.outputs:
+        for name in self.outputs:
             request.outputs.add(name=name)
         return request
 

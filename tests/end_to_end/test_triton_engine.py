@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import shutil
 import signal
 import time
 from collections import Counter
@@ -21,6 +22,7 @@ from service.core.types import Array
 from tests.end_to_end.triton_server import QUICK_PROBES, TritonProcess, left_in_shared_memory, running_triton
 from tests.tiny_repository import write_tiny_repository
 
+READY = "triton: ready"
 UNWATCHED = ("--probe-interval", "600", "--exit-timeout", "3")
 
 
@@ -202,8 +204,12 @@ async def test_a_server_of_another_model_is_not_ready(triton: TritonProcess, tmp
     config = other / "prompt_decoder" / "config.pbtxt"
     config.write_text(config.read_text().replace('"boxes" data_type: TYPE_FP32', '"boxes" data_type: TYPE_FP16'))
     async with engine_of(read_repository(other), [triton.url]) as backend:
-        with pytest.raises(BackendUnavailable, match=r"serves another prompt_decoder: \['boxes'\] differ"):
+        with pytest.raises(
+            BackendUnavailable, match=r"serves another prompt_decoder .*: its tensors \['boxes'\] are other"
+        ):
             await backend.probe()
+        with pytest.raises(BackendUnavailable, match="does not fit the manifest"):
+            await backend.run("prompt_decoder", prompts())
 
 
 async def test_a_version_loaded_under_load_fails_nobody_and_mixes_nothing(
@@ -227,6 +233,22 @@ async def test_a_version_loaded_under_load_fails_nobody_and_mixes_nothing(
     assert set(traffic.outcomes) == set(new_traffic.outcomes) == {"answered"}
 
 
+async def test_other_files_under_the_same_version_are_found_out(triton: TritonProcess, repository: Repository) -> None:
+    """A server restarted with a graph of another digest answers nobody, even though all tensors look the same."""
+    async with engine_of(repository, [triton.url]) as backend, Traffic(backend).flowing() as traffic:
+        await traffic.answered(20)
+        shutil.rmtree(repository.folder)
+        write_tiny_repository(repository.folder, offset=1000.0)
+        os.kill(triton.server, signal.SIGKILL)
+        await asyncio.to_thread(triton.wait_for, READY, times=2)
+        refused = traffic.outcomes["BackendUnavailable"]
+        with pytest.raises(BackendUnavailable, match="another digest"):
+            await backend.probe()
+        await asyncio.sleep(3)
+        assert traffic.outcomes["BackendUnavailable"] > refused
+        assert set(traffic.outcomes) == {"answered", "BackendUnavailable"}
+
+
 async def test_slots_are_registered_anew_with_a_restarted_server(triton: TritonProcess, repository: Repository) -> None:
     """The new server does not know our memory: nobody fails for that, and slots are used again."""
     slots = SlotLimits(count=2, size=2**20, least=0)
@@ -236,7 +258,7 @@ async def test_slots_are_registered_anew_with_a_restarted_server(triton: TritonP
             await traffic.answered(50)
         assert await regions_of(triton) == 1
         os.kill(triton.server, signal.SIGKILL)
-        await until_probe(backend, passes=False)
+        await asyncio.to_thread(triton.wait_for, READY, times=2)
         await until_probe(backend, passes=True)
         async with Traffic(backend).flowing() as traffic:
             await traffic.answered(50)
