@@ -3,18 +3,22 @@
 import argparse
 import asyncio
 import json
+import signal
 import sys
 import time
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 from socket import socket
+from types import FrameType
 
 import cv2
 import numpy as np
 import uvicorn
+from fastapi import FastAPI
 from pydantic import ValidationError
 
+from service import folder_commands
 from service.adapters.manifest import InvalidRepository, read_repository
 from service.app import build_app, open_services
 from service.core.errors import ServiceError
@@ -23,6 +27,7 @@ from service.core.requests import Classify, PromptRequest, SegmentReply, Segment
 from service.core.types import BoolArray, Box, Point, Prompt, UInt8Array
 from service.settings import Settings
 from service.telemetry import PrometheusObserver, set_up_logs
+from service.transports.services import Services
 
 _COLOURS = ((66, 133, 244), (234, 67, 53), (52, 168, 83), (251, 188, 5), (171, 71, 188), (0, 172, 193))
 
@@ -67,6 +72,7 @@ def _parser() -> argparse.ArgumentParser:
     segment.add_argument("--json", action="store_true", help="print JSON instead of a table")
     segment.set_defaults(run=lambda options, settings: asyncio.run(_segment(options, settings)))
 
+    folder_commands.register(commands)
     models = commands.add_parser("models", help="show the model and its measured quality")
     models.set_defaults(run=_models)
     vocabularies = commands.add_parser("vocabularies", help="list the vocabularies")
@@ -81,21 +87,27 @@ def _settings(options: argparse.Namespace) -> Settings:
 
 def _serve(_: argparse.Namespace, settings: Settings) -> int:
     read_repository(settings.model_repository)  # a wrong folder is told before anything starts
+    app = build_app(settings)
     config = uvicorn.Config(
-        build_app(settings),
+        app,
         host=settings.host,
         port=settings.port,
         log_level="warning",
         access_log=False,
         timeout_graceful_shutdown=int(settings.request_seconds) + 5,
     )
-    server = _Server(config)
+    server = _Server(config, app=app, drain_seconds=settings.drain_seconds)
     server.run()
     return 0 if server.started else 1
 
 
 class _Server(uvicorn.Server):
-    """Says where the page is once the model has answered its probe."""
+    """Says where the page is once the model has answered its probe, and drains before it ends."""
+
+    def __init__(self, config: uvicorn.Config, *, app: FastAPI, drain_seconds: float) -> None:
+        super().__init__(config)
+        self._state = app.state
+        self._drain_seconds = drain_seconds
 
     async def startup(self, sockets: list[socket] | None = None) -> None:
         """Start, then print the page's address and a call to paste."""
@@ -105,6 +117,16 @@ class _Server(uvicorn.Server):
         host, port = self.servers[0].sockets[0].getsockname()[:2]
         address = f"http://{host}:{port}"
         print(f"\n  page  {address}/\n  docs  {address}/docs\n\n  {_curl(address)}\n", flush=True)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """At the first signal readiness turns false and serving goes on for a while; a second one ends it at once."""
+        services: Services = self._state.services
+        if services.draining.is_set() or self._drain_seconds == 0:
+            super().handle_exit(sig, frame)
+            return
+        services.draining.set()
+        signal.signal(signal.SIGALRM, lambda *_: super(_Server, self).handle_exit(sig, frame))
+        signal.setitimer(signal.ITIMER_REAL, self._drain_seconds)
 
 
 def _curl(address: str) -> str:

@@ -30,6 +30,9 @@ class Settings(BaseSettings):
     memory_cache_mib: int = Field(1024, ge=0, description="MiB of embeddings kept in memory")
     redis_ttl_seconds: int = Field(86_400, ge=1, description="seconds an embedding is kept in Redis after its last use")
     request_seconds: float = Field(30.0, gt=0, description="seconds that one request may take")
+    drain_seconds: float = Field(
+        0.0, ge=0, description="seconds to serve on, no longer ready, after SIGTERM; more than a readiness period"
+    )
     max_body_mib: int = Field(32, ge=1, description="MiB of one request's body")
     max_megapixels: float = Field(50.0, gt=0, description="megapixels of one image")
     max_prompts: int = Field(256, ge=1, description="prompts of one request")

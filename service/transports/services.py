@@ -1,10 +1,12 @@
 """What every transport is given: the use cases and the limits that belong to the wire."""
 
+import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from service.core.embedder import Embedder
+from service.core.errors import Warming
 from service.core.ports import ModelBackend
 from service.core.segmenter import Segmenter
 from service.core.vocabularies import Vocabularies
@@ -34,7 +36,14 @@ class Services:
     observer: RequestObserver
     request_seconds: float
     fetch: Fetch = fetch_nothing
+    draining: threading.Event = field(default_factory=threading.Event)  # set when the process is about to end
 
     def deadline(self) -> float:
         """When a request that comes now must be answered, by `time.monotonic`."""
         return time.monotonic() + self.request_seconds
+
+    async def check_ready(self) -> None:
+        """Raise Warming while the process drains, BackendUnavailable unless every model answers a probe."""
+        if self.draining.is_set():
+            raise Warming("this process is about to end", retry_after=1)
+        await self.backend.probe()
