@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import logging
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -27,8 +28,9 @@ def register(commands: Commands) -> None:
     )
     annotation.add_argument("--names", help='own words to choose from, "cat,dog" (default: the vocabulary)')
     annotation.add_argument("--vocabulary", help="a vocabulary to choose from (see `ovsam vocabularies`)")
-    annotation.add_argument("--min-score", type=float, default=0.5, help="least probability of a name (default 0.5)")
+    annotation.add_argument("--min-score", type=float, default=0.3, help="least probability of a name (default 0.3)")
     annotation.add_argument("--grid", type=int, default=16, help="clicks along the longer side (default 16)")
+    annotation.add_argument("--min-stability", type=float, default=0.8, help="least stability of a mask (default 0.8)")
     annotation.add_argument("--format", choices=["coco"], default="coco", help="form of the file (default coco)")
     annotation.add_argument("--out", type=Path, default=Path("annotations.json"), help="default annotations.json")
     _folder_command(
@@ -48,6 +50,7 @@ def _folder_command(commands: Commands, name: str, *, run: Run, summary: str) ->
 def _run(run: Run, options: argparse.Namespace, settings: Settings) -> int:
     if not options.folder.is_dir():
         raise NotADirectoryError(f"{options.folder} is no folder")
+    logging.getLogger("httpx").setLevel(logging.WARNING)  # its line for each request would tear the progress bar
     try:
         with Client(options.url or f"http://{settings.host}:{settings.port}", timeout=600.0) as client:
             client.vocabularies()  # a service that is not there is told once, not for each image
@@ -58,7 +61,9 @@ def _run(run: Run, options: argparse.Namespace, settings: Settings) -> int:
 
 
 def _annotate(client: Client, options: argparse.Namespace) -> int:
-    wanted = EverythingOptions(grid=options.grid, min_score=options.min_score, top_k=1)
+    wanted = EverythingOptions(
+        grid=options.grid, min_stability=options.min_stability, min_score=options.min_score, top_k=1
+    )
     if options.names:
         wanted["names"] = [" ".join(name.split()) for name in options.names.split(",")]
     if options.vocabulary:

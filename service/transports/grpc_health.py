@@ -1,24 +1,25 @@
-"""grpc.health.v1: a service is SERVING while every model answers a real probe inference, as /readyz says it."""
+"""grpc.health.v1: a service is SERVING while it is ready, which means here what it means to /readyz."""
 # ruff: noqa: N802 - the names of calls are the proto's
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from service.core.errors import ServiceError
-from service.core.ports import ModelBackend
 
 _UNKNOWN = "this server has no such service"
 
 
 class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc]  # the package brings no types
-    """Answers for the `names` of services; however many ask, the models are probed once in `fresh_seconds`."""
+    """Answers for the `names` of services; however many ask, readiness is checked once in `fresh_seconds`."""
 
-    def __init__(self, backend: ModelBackend, *, names: Collection[str], fresh_seconds: float = 2.0) -> None:
-        self._backend = backend
+    def __init__(
+        self, check_ready: Callable[[], Awaitable[None]], *, names: Collection[str], fresh_seconds: float = 2.0
+    ) -> None:
+        self._check_ready = check_ready
         self._names = {"", *names}
         self._fresh_seconds = fresh_seconds
         self._probing = asyncio.Lock()
@@ -71,7 +72,7 @@ class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc]  # the packa
         async with self._probing:
             if time.monotonic() - self._probed >= self._fresh_seconds:
                 try:
-                    await self._backend.probe()
+                    await self._check_ready()
                     self._serving = True
                 except ServiceError:
                     self._serving = False

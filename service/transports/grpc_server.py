@@ -26,7 +26,7 @@ async def serve_grpc(
     At the end no call is taken any more, and those in hand have `request_seconds` to finish.
     """
     segmentation = Segmentation(services)
-    health = Health(services.backend, names=(SERVICE,))
+    health = Health(services.check_ready, names=(SERVICE,))
     server = build_grpc_server(segmentation, health, max_image_bytes=services.embedder.limits.body_bytes)
     port = server.add_insecure_port(address) if credentials is None else server.add_secure_port(address, credentials)
     await server.start()

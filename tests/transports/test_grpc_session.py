@@ -69,7 +69,7 @@ async def test_later_requests_need_not_name_the_image_again(both: BothTransports
 
 async def test_a_newer_request_ends_the_work_on_an_older_one(both: BothTransports) -> None:
     await both.stub.PutImage(iter([pb.ImageChunk(content=picture())]))
-    both.backend.seconds = 0.3
+    both.backend.seconds = 0.5
     requests = [first(RED, sequence=number) for number in (1, 2, 3)]
     replies = [reply async for reply in both.stub.SegmentStream(iter(requests))]
     assert [reply.sequence for reply in replies] == [3, 3]
@@ -77,7 +77,7 @@ async def test_a_newer_request_ends_the_work_on_an_older_one(both: BothTransport
 
 
 async def test_a_newer_request_does_not_lose_the_image_that_is_being_encoded(both: BothTransports) -> None:
-    both.backend.seconds = 0.2
+    both.backend.seconds = 0.5
     requests = [first(RED), pb.SegmentRequest(prompts=[GREEN], sequence=2)]
     replies = [reply async for reply in both.stub.SegmentStream(iter(requests))]
     assert [reply.results[0].id for reply in replies] == ["g", "g"]
