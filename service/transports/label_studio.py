@@ -122,10 +122,9 @@ async def _try_to_annotate(task: Task, batch: _Batch) -> Annotation:
     content = await batch.known.load_image(
         task.data.get(config.field), project=str(batch.body.project), task=task.id, fetch=ready.fetch
     )
-    deadline = min(batch.deadline, ready.deadline())
     if context is None:
-        return await annotate_everything(ready, content, config=config, deadline=deadline)
-    return await annotate_prompted(ready, content, config=config, prompts=context.result, deadline=deadline)
+        return await annotate_everything(ready, content, config=config, deadline=batch.deadline)
+    return await annotate_prompted(ready, content, config=config, prompts=context.result, deadline=ready.deadline())
 
 
 def _config(body: PredictIn) -> LabelConfig:

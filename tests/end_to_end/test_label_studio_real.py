@@ -1,0 +1,115 @@
+"""A real Label Studio drives the bundled model: clicks, rectangles and whole tasks, as its editor would.
+
+Opt-in, since Label Studio is an application of its own and takes minutes to make its database:
+
+    python3 -m venv DIR && DIR/bin/pip install label-studio
+    OVSAM_LABEL_STUDIO=DIR/bin/label-studio pytest tests/end_to_end/test_label_studio_real.py
+"""
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from pycocotools.coco import COCO
+
+from service.core.types import BoolArray
+from tests.brush_decoder import decode_brush
+from tests.end_to_end.label_studio_server import Studio, label_studio
+
+EXECUTABLE = os.environ.get("OVSAM_LABEL_STUDIO", "")
+pytestmark = pytest.mark.skipif(not EXECUTABLE, reason="OVSAM_LABEL_STUDIO names no label-studio executable")
+FOLDER = Path(__file__).parents[1] / "evaluation_set"
+PICTURE = "composite-058.jpg"
+NAMES = ("violin", "watermelon")
+LABELS = "".join(f'<Label value="{name}"/>' for name in NAMES)
+CONFIG = f"""<View><Image name="image" value="$image"/>
+  <BrushLabels name="brush" toName="image">{LABELS}</BrushLabels>
+  <KeyPointLabels name="kp" toName="image" smart="true"><Label value="auto" smart="true"/></KeyPointLabels>
+  <RectangleLabels name="box" toName="image" smart="true"><Label value="auto"/></RectangleLabels></View>"""
+
+
+@dataclass
+class Thing:
+    """An object of the picture: its mask, a click and its box, in pixels."""
+
+    mask: BoolArray
+    point: tuple[float, float]
+    box: tuple[float, float, float, float]
+
+
+@dataclass
+class Project:
+    studio: Studio
+    task: int
+    model: int
+    things: dict[str, Thing]
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
+    with label_studio(EXECUTABLE, tmp_path_factory.mktemp("studio")) as studio:
+        task, model = studio.project(CONFIG, FOLDER / "images" / PICTURE)
+        yield Project(studio, task, model, things())
+
+
+def things() -> dict[str, Thing]:
+    coco = COCO(FOLDER / "annotations.json")
+    (image,) = [image for image in coco.dataset["images"] if image["file_name"] == PICTURE]
+    found = {}
+    for item in coco.imgToAnns[image["id"]]:
+        x, y, width, height = item["bbox"]
+        name = coco.cats[item["category_id"]]["name"]
+        found[name] = Thing(coco.annToMask(item) == 1, tuple(item["point"]), (x, y, x + width, y + height))
+    return found
+
+
+def region(name: str, kind: str, value: dict[str, Any], mask: BoolArray) -> dict[str, Any]:
+    height, width = mask.shape
+    size = {"original_width": width, "original_height": height, "image_rotation": 0}
+    return {"from_name": name, "to_name": "image", "type": kind, **size, "value": {**value, kind: ["auto"]}}
+
+
+def click(thing: Thing) -> dict[str, Any]:
+    height, width = thing.mask.shape
+    value = {"x": 100 * (thing.point[0] + 0.5) / width, "y": 100 * (thing.point[1] + 0.5) / height, "width": 0.2}
+    return {**region("kp", "keypointlabels", value, thing.mask), "is_positive": True}
+
+
+def rectangle(thing: Thing) -> dict[str, Any]:
+    height, width = thing.mask.shape
+    x1, y1, x2, y2 = thing.box
+    sides = {"x": 100 * x1 / width, "y": 100 * y1 / height}
+    value = {**sides, "width": 100 * (x2 - x1) / width, "height": 100 * (y2 - y1) / height, "rotation": 0}
+    return region("box", "rectanglelabels", value, thing.mask)
+
+
+def overlap(found: dict[str, Any], thing: Thing) -> float:
+    height, width = thing.mask.shape
+    mask = decode_brush(found["value"]["rle"], width=width, height=height)
+    return float(np.count_nonzero(mask & thing.mask) / np.count_nonzero(mask | thing.mask))
+
+
+@pytest.mark.parametrize("draw", [click, rectangle])
+@pytest.mark.parametrize("name", NAMES)
+def test_a_prompt_gives_the_objects_mask_and_name(project: Project, name: str, draw: Any) -> None:
+    (found,) = project.studio.prompt(project.task, project.model, draw(project.things[name]))
+    assert found["value"]["brushlabels"] == [name]
+    assert overlap(found, project.things[name]) >= 0.8
+
+
+def test_the_second_prompt_costs_no_encode(project: Project) -> None:
+    project.studio.prompt(project.task, project.model, click(project.things[NAMES[0]]))
+    before = project.studio.encodes()
+    project.studio.prompt(project.task, project.model, rectangle(project.things[NAMES[1]]))
+    assert project.studio.encodes() == before > 0
+
+
+def test_predictions_are_retrieved_for_the_whole_task(project: Project) -> None:
+    found = project.studio.retrieve_predictions(project.task)
+    for name in NAMES:
+        masks = [item for item in found if item["value"]["brushlabels"] == [name]]
+        assert max((overlap(item, project.things[name]) for item in masks), default=0.0) >= 0.8
