@@ -76,14 +76,12 @@ async def test_a_message_far_over_the_limit_never_reaches_the_service(both: Both
 
 
 async def test_the_callers_deadline_ends_the_work_in_the_backend(both: BothTransports) -> None:
+    digest = (await both.stub.PutImage(iter([pb.ImageChunk(content=picture())]))).digest
     both.backend.seconds = 60.0
-    started = time.monotonic()
+    request = pb.SegmentRequest(image=pb.Image(digest=digest), prompts=[CLICK], masks_only=True)
     with pytest.raises(grpc.aio.AioRpcError) as failure:
-        await both.stub.Segment(
-            pb.SegmentRequest(image=pb.Image(content=picture()), prompts=[CLICK], masks_only=True), timeout=0.3
-        )
+        await both.stub.Segment(request, timeout=1.0)
     assert failure.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
-    assert time.monotonic() - started < 15.0
     await settled(lambda: both.backend.cancelled == 1)
 
 
