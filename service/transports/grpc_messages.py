@@ -1,6 +1,5 @@
 """gRPC messages to and from the REST interface's schemas, so that both transports check and answer alike."""
 
-from dataclasses import replace
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
@@ -13,10 +12,8 @@ from service.transports import ovsam_pb2 as pb
 from service.transports import schemas
 from service.transports.problems import MalformedRequest
 from service.transports.rendering import render_reply
-from service.transports.requests import segment_request
+from service.transports.requests import NamedImage, segment_request
 
-NamedImage = tuple[str, bytes | None]
-"""A digest, and the file's bytes when they came too."""
 _DIGEST: TypeAdapter[str] = TypeAdapter(schemas.Digest)
 
 
@@ -34,12 +31,11 @@ def named_image(image: pb.Image) -> NamedImage:
 
 def core_request(message: pb.SegmentRequest, image: NamedImage, *, tenant: str) -> SegmentRequest:
     """What the segmenter is asked."""
-    digest, content = image
     try:
-        body = schemas.SegmentIn.model_validate(_body(message, digest))
+        body = schemas.SegmentIn.model_validate(_body(message, image[0]))
     except ValidationError as error:
         raise MalformedRequest(error) from error
-    return replace(segment_request(body, None, tenant=tenant), content=content)
+    return segment_request(body, image, tenant=tenant)
 
 
 def reply_message(reply: SegmentReply, *, spec: ModelSpec, request_id: str) -> pb.SegmentReply:

@@ -4,7 +4,8 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 
 from service.transports import ovsam_pb2 as pb
-from service.transports.grpc_messages import NamedImage, named_image
+from service.transports.grpc_messages import named_image
+from service.transports.requests import NamedImage
 
 Work = Callable[[pb.SegmentRequest], AsyncIterator[pb.SegmentReply]]
 

@@ -70,7 +70,7 @@ async def put_image(
     request: Request, ready: Ready, prefer: Annotated[str, Header()] = ""
 ) -> schemas.UploadOut | JSONResponse:
     """Upload an image and embed it; with `Prefer: respond-async` the embedding is made in the background."""
-    content = await requests.parse_upload(request)
+    content = await requests.parse_upload(request, fetch=ready.fetch)
     key = ready.embedder.key(PUBLIC, await asyncio.to_thread(digest_of, content))
     if "respond-async" in prefer:
         ready.embedder.prewarm(key, content)
@@ -103,7 +103,8 @@ async def delete_image(digest: DigestPath, ready: Ready) -> Response:
 async def segment(request: Request, ready: Ready) -> Response:
     """Masks and names for prompts on one image."""
     body, content = await requests.parse_body(request, schemas.SegmentIn)
-    wanted = await asyncio.to_thread(requests.segment_request, body, content, tenant=PUBLIC)
+    image = await requests.load_image(body.image, content, fetch=ready.fetch)
+    wanted = requests.segment_request(body, image, tenant=PUBLIC)
     reply = await ready.segmenter.segment(wanted, deadline=ready.deadline())
     request_id = request.scope["state"]["request_id"]
     answer = render_reply(reply, output=body.output, spec=ready.backend.spec, request_id=request_id)
@@ -116,7 +117,8 @@ async def segment(request: Request, ready: Ready) -> Response:
 async def everything(request: Request, ready: Ready, accept: Annotated[str, Header()] = "") -> Response:
     """Every object that a grid of clicks finds: NDJSON when `Accept` asks for it, else one JSON."""
     body, content = await requests.parse_body(request, schemas.EverythingIn)
-    wanted = await asyncio.to_thread(requests.everything_request, body, content, tenant=PUBLIC)
+    image = await requests.load_image(body.image, content, fetch=ready.fetch)
+    wanted = requests.everything_request(body, image, tenant=PUBLIC)
     rules = EverythingRules(
         grid=body.grid, min_stability=body.min_stability, min_area=body.min_area, overlap=body.overlap
     )

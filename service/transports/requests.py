@@ -1,8 +1,10 @@
 """HTTP requests to the core's requests: JSON or multipart, image by digest, inline, or URL."""
 
+import asyncio
 import base64
 import binascii
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TypeVar
 
 from fastapi import Request
@@ -10,16 +12,19 @@ from pydantic import ValidationError
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 
-from service.core.errors import FetchRefused, InvalidImage, InvalidRequest
+from service.core.errors import InvalidImage, InvalidRequest
 from service.core.images import digest_of
 from service.core.requests import Classify, PromptRequest, SegmentRequest
 from service.core.types import Box, Point, Prompt
+from service.transports.fetching import Fetch
 from service.transports.problems import MalformedRequest
 from service.transports.rendering import mask_renderer
 from service.transports.schemas import ClassifyIn, EverythingIn, ImageUrl, InlineImage, PromptIn, SegmentIn, Strict
 
 Body = TypeVar("Body", bound=Strict)
 ImageIn = str | InlineImage | ImageUrl | None
+NamedImage = tuple[str, bytes | None]
+"""A digest, and the file's bytes when they came too."""
 
 
 async def parse_body(request: Request, kind: type[Body]) -> tuple[Body, bytes | None]:
@@ -32,63 +37,62 @@ async def parse_body(request: Request, kind: type[Body]) -> tuple[Body, bytes | 
     return _validate(kind, parts["request"]), _image_part(parts)
 
 
-async def parse_upload(request: Request) -> bytes:
+async def parse_upload(request: Request, *, fetch: Fetch) -> bytes:
     """The bytes of an uploaded image: a multipart "image" part, a URL in JSON, or the raw body."""
     if _is_multipart(request):
         return _image_part(await _parts(request))
     content = await request.body()
     if request.headers.get("content-type", "").startswith("application/json"):
-        _, fetched = resolve_image(_validate(ImageUrl, content), None)
-        return fetched or b""
+        return await fetch(_validate(ImageUrl, content).url)
     if not content:
         raise InvalidImage("the body is empty; send the image's bytes")
     return content
 
 
-def segment_request(body: SegmentIn, content: bytes | None, *, tenant: str) -> SegmentRequest:
-    """What the segmenter is asked."""
-    digest, content = resolve_image(body.image, content)
-    return SegmentRequest(
-        tenant=tenant,
-        digest=digest,
-        content=content,
-        prompts=_prompts(body.prompts),
-        classify=_classify(body.classify),
-        render=mask_renderer(body.output),
-    )
-
-
-def everything_request(body: EverythingIn, content: bytes | None, *, tenant: str) -> SegmentRequest:
-    """The same for everything-mode, whose prompts come from the grid."""
-    digest, content = resolve_image(body.image, content)
-    return SegmentRequest(
-        tenant=tenant,
-        digest=digest,
-        content=content,
-        prompts=(),
-        classify=_classify(body.classify),
-        render=mask_renderer(body.output),
-        background=True,
-    )
-
-
-def resolve_image(image: ImageIn, content: bytes | None) -> tuple[str, bytes | None]:
-    """The digest, and the bytes when they came with the request."""
-    if content is not None:
-        if image is not None:
-            raise InvalidRequest("the image came twice: as a part and in the JSON", pointer="/image")
-        return digest_of(content), content
+async def load_image(image: ImageIn, content: bytes | None, *, fetch: Fetch) -> NamedImage:
+    """The digest, and the bytes when they came with the request or were fetched for it."""
+    if content is not None and image is not None:
+        raise InvalidRequest("the image came twice: as a part and in the JSON", pointer="/image")
     if isinstance(image, str):
         return image, None
     if isinstance(image, InlineImage):
-        try:
-            content = base64.b64decode(image.base64, validate=True)
-        except (binascii.Error, ValueError) as error:
-            raise InvalidRequest("image.base64 is not base64", pointer="/image/base64") from error
-        return digest_of(content), content
-    if isinstance(image, ImageUrl):
-        raise FetchRefused("fetching images from URLs is off on this server", pointer="/image/url")
-    raise InvalidRequest("the request names no image", pointer="/image")
+        content = await asyncio.to_thread(_decode_base64, image.base64)
+    elif isinstance(image, ImageUrl):
+        content = await fetch(image.url)
+    if content is None:
+        raise InvalidRequest("the request names no image", pointer="/image")
+    return await asyncio.to_thread(digest_of, content), content
+
+
+def segment_request(body: SegmentIn, image: NamedImage, *, tenant: str) -> SegmentRequest:
+    """What the segmenter is asked."""
+    return _request(body, image, tenant=tenant, prompts=_prompts(body.prompts))
+
+
+def everything_request(body: EverythingIn, image: NamedImage, *, tenant: str) -> SegmentRequest:
+    """The same for everything-mode, whose prompts come from the grid."""
+    return replace(_request(body, image, tenant=tenant, prompts=()), background=True)
+
+
+def _request(
+    body: SegmentIn | EverythingIn, image: NamedImage, *, tenant: str, prompts: Sequence[PromptRequest]
+) -> SegmentRequest:
+    digest, content = image
+    return SegmentRequest(
+        tenant=tenant,
+        digest=digest,
+        content=content,
+        prompts=prompts,
+        classify=_classify(body.classify),
+        render=mask_renderer(body.output),
+    )
+
+
+def _decode_base64(text: str) -> bytes:
+    try:
+        return base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise InvalidRequest("image.base64 is not base64", pointer="/image/base64") from error
 
 
 def _validate(kind: type[Body], content: bytes) -> Body:

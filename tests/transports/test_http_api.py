@@ -89,7 +89,7 @@ async def test_head_and_delete_follow_the_life_of_an_embedding(service: FakeServ
 
 
 async def test_a_background_upload_is_pending_and_then_ready(tmp_path: Path) -> None:
-    async with fake_service(tmp_path, backend=FakeBackend(seconds=0.05)) as service:
+    async with fake_service(tmp_path, backend=FakeBackend(seconds=1.0)) as service:
         answer = await service.http.post("/v1/images", content=picture(), headers={"prefer": "respond-async"})
         assert (answer.status_code, answer.json()["embedding"]) == (201, "pending")
         reply = await ask(service, {"image": answer.json()["image"], "prompts": [RED]})
