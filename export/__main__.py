@@ -12,7 +12,7 @@ from export.parity import DriftError, table
 from export.publish import publish
 from export.tensorrt_build import TensorRtError, build_plans, use_execution_provider
 from export.variants import VARIANTS
-from export.vocabularies import add_vocabulary, ranking_milliseconds, read_names
+from export.vocabularies import TextEmbedder, add_vocabulary, ranking_milliseconds, read_names
 
 _NAMES = Path("model_repository/text_encoder/vocabularies")
 _ERRORS = (CheckpointError, DriftError, GoldenError, TensorRtError, FileNotFoundError)
@@ -60,7 +60,7 @@ def _parity(options: argparse.Namespace) -> int:
 
 def _vocabulary(options: argparse.Namespace) -> int:
     source = options.names or options.repository / "text_encoder" / "vocabularies" / f"{options.name}.json"
-    path = add_vocabulary(options.repository, read_names(source, name=options.name))
+    path = add_vocabulary(TextEmbedder(options.repository), read_names(source, name=options.name))
     print(f"{path}: {path.stat().st_size / 2**20:.1f} MiB; ranking one prompt {ranking_milliseconds(path):.2f} ms")
     return 0
 

@@ -11,7 +11,6 @@ from torch import nn
 
 from export.graphs import GraphSpec
 from export.network.ovsam import OpenVocabularySam
-from export.network.region_head import roi_align
 
 OPSET = 18
 # Weights beyond this lie beside the graph, where a runtime maps them in place of copying them.
@@ -36,7 +35,7 @@ def write_graph(spec: GraphSpec, path: Path) -> None:
             dynamic_shapes=_as_signature(spec.module, shapes),
             opset_version=OPSET,
             dynamo=True,
-            custom_translation_table={roi_align._opoverload: _roi_align},
+            custom_translation_table={torch.ops.ovsam_export.roi_align.default: _roi_align},
             verbose=False,
         )
     if program is None:

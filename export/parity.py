@@ -86,7 +86,7 @@ def compare_graph(spec: GraphSpec, path: Path, *, expected: Mapping[str, Array],
     """Figures of the exported graph at `path` against the network's answer to the same inputs."""
     answer = Runner(path)({name: tensor.numpy() for name, tensor in gate_inputs(spec).items()})
     return [
-        _own_boxes(answer)
+        own_boxes(answer)
         if name == "boxes"
         else _compare(f"{spec.name}.{name}", answer[name], expected[name], precision)
         for name in expected
@@ -110,7 +110,7 @@ def _compare(name: str, found: Array, expected: Array, precision: str) -> Figure
     return Figure(f"{name}: largest error / std", difference / spread, _RELATIVE_LIMIT[precision])
 
 
-def _own_boxes(answer: Mapping[str, Array]) -> Figure:
+def own_boxes(answer: Mapping[str, Array]) -> Figure:
     """A border pixel may flip between runtimes and move a box, so boxes are held against the graph's own masks."""
     own = mask_boxes(torch.from_numpy(answer["mask_logits"])).numpy()
     difference = float(np.abs(own - answer["boxes"].astype(np.float32)).max())

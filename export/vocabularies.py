@@ -43,6 +43,7 @@ class TextEmbedder:
     """The text encoder of a repository with its tokenizer and templates."""
 
     def __init__(self, repository: Path) -> None:
+        self.repository = repository
         folder = repository / "text_encoder"
         self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
         self._run = Runner(folder / "1" / "model.onnx")
@@ -66,17 +67,17 @@ class TextEmbedder:
         return unit
 
 
-def add_vocabulary(repository: Path, vocabulary: Vocabulary) -> Path:
-    """Embed a vocabulary into `repository` and bring its manifest up to date; returns the file of embeddings.
+def add_vocabulary(embed: TextEmbedder, vocabulary: Vocabulary) -> Path:
+    """Embed a vocabulary into the repository of `embed` and bring its manifest up to date; returns the file.
 
     Finished rows are kept on disk as they come, so the same command goes on after an interruption.
     """
-    folder = repository / "text_encoder" / "vocabularies"
+    folder = embed.repository / "text_encoder" / "vocabularies"
     folder.mkdir(exist_ok=True)
     classes: list[list[str]] = vocabulary["classes"]
     words = [word for synonyms in classes for word in synonyms]
     unique = sorted(dict.fromkeys(words), key=len)
-    rows = _embed_resumably(TextEmbedder(repository), unique, folder=folder, name=vocabulary["name"])
+    rows = _embed_resumably(embed, unique, folder=folder, name=vocabulary["name"])
     place = {word: index for index, word in enumerate(unique)}
     target = folder / f"{vocabulary['name']}.npz"
     partial = folder / f".{vocabulary['name']}.npz"
@@ -84,7 +85,7 @@ def add_vocabulary(repository: Path, vocabulary: Vocabulary) -> Path:
     np.savez(partial, embeddings=rows[[place[word] for word in words]], classes=owners)
     partial.replace(target)
     target.with_suffix(".json").write_text(json.dumps(vocabulary, ensure_ascii=False) + "\n", encoding="utf-8")
-    write_manifest(repository, read_manifest(repository))
+    write_manifest(embed.repository, read_manifest(embed.repository))
     for leftover in folder.glob(f".{vocabulary['name']}.*.npy"):
         leftover.unlink()
     return target
