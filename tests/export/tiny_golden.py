@@ -1,7 +1,7 @@
 """A golden folder for the tiny network, so that the parity tool itself is tested everywhere.
 
-Features come from torch. Masks and labels come from the repository's own graphs: noise has so many border pixels that one
-step of float16 in the embedding would move some.
+Features come from torch. Masks and labels come from the repository's own graphs: noise has so many border pixels that
+one step of float16 in the embedding would move some.
 """
 
 import json
