@@ -14,6 +14,7 @@ log = logging.getLogger("triton")
 
 SHARED_MEMORY = Path("/dev/shm")
 SHARED_MEMORY_PREFIX = "ovsam_triton_"
+STUB_TIMEOUT = 120  # seconds for a stub to open its model
 KILL_MARGIN = 2.0  # seconds beyond the server's own exit timeout
 
 
@@ -85,11 +86,16 @@ class TritonServer:
             "pinned-memory-pool-byte-size": 0,
             "exit-timeout-secs": options.exit_timeout,
             "log-info": "false",
-            # Read under the name `python` by every python-based backend.
-            "backend-config": f"python,shm-region-prefix-name={_prefix(os.getpid())}",
+            # One after the other: on busy cores stubs that start together miss a fixed deadline of 10 s and the server
+            # dies (seen: 3 of 3 starts with four models at a load of 25 on two cores, 0 of 2 with one thread).
+            "model-load-thread-count": 1,
         }
+        # Every python-based backend reads the settings of `python`.
+        backend = {"shm-region-prefix-name": _prefix(os.getpid()), "stub-timeout-seconds": STUB_TIMEOUT}
         command = [str(environment.executable), "--disable-auto-complete-config"]
-        return [*command, *(f"--{name}={value}" for name, value in flags.items()), *options.extra]
+        command += [f"--{name}={value}" for name, value in flags.items()]
+        command += [f"--backend-config=python,{name}={value}" for name, value in backend.items()]
+        return [*command, *options.extra]
 
 
 def remove_shared_memory(prefix: str) -> None:

@@ -19,7 +19,7 @@ _CHANNEL_OPTIONS = [
     ("grpc.max_send_message_length", -1),
     ("grpc.enable_retries", 0),  # the backend decides, and knows the deadline
     ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 5000),  # what one attempt may take: a busy server greets late
     ("grpc.max_reconnect_backoff_ms", 1000),
 ]
 _BREAKER_FAILURES, _BREAKER_SECONDS = 3, 2.0
