@@ -1,0 +1,153 @@
+"""An annotation file in COCO's or LVIS' format, as pictures with the objects to ask for."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from service.client.masks import BoolArray
+from service.evaluation.masks import decode_segmentation
+from service.evaluation.splits import FREQUENCIES, plain_name, splits_of
+
+Box: TypeAlias = tuple[float, float, float, float]
+"""x1, y1, x2, y2 in pixels."""
+
+
+class InvalidDataSet(ValueError):
+    """An annotation file, or an option about it, that cannot be evaluated."""
+
+
+@dataclass(frozen=True, slots=True)
+class Category:
+    """A class; an answer is right when it is any of `names` (plain names, synonyms included)."""
+
+    id: int
+    name: str
+    names: frozenset[str]
+    split: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """One annotated object; `point` is the place of the first click where the file gives one, `part` marks a part."""
+
+    id: int
+    category: Category
+    size: tuple[int, int]
+    segmentation: Any
+    box: Box
+    area: float
+    crowd: bool
+    part: bool
+    point: tuple[float, float] | None
+
+    def mask(self) -> BoolArray:
+        """The annotated mask [H, W]."""
+        return decode_segmentation(self.segmentation, self.size)
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """An image with the objects to ask for and, for average precision, all that is annotated."""
+
+    id: int
+    path: Path
+    kind: str | None
+    targets: tuple[Target, ...]
+    annotated: tuple[Target, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class DataSet:
+    """What is evaluated."""
+
+    categories: Mapping[int, Category]
+    pictures: tuple[Picture, ...]
+
+    def targets(self) -> dict[int, tuple[Picture, Target]]:
+        """Each object to ask for, by its id, with its picture."""
+        return {target.id: (picture, target) for picture in self.pictures for target in picture.targets}
+
+
+def read_dataset(annotations: Path, images: Path) -> DataSet:
+    """All pictures of the file; crowds are annotated but not asked for."""
+    try:
+        document = json.loads(annotations.read_text(encoding="utf-8"))
+        categories = _categories(document["categories"])
+        rows = document["images"]
+        sizes = {row["id"]: (row["height"], row["width"]) for row in rows}
+        targets: dict[int, list[Target]] = {number: [] for number in sizes}
+        for row in document["annotations"]:
+            targets[row["image_id"]].append(_target(row, categories, size=sizes[row["image_id"]]))
+        pictures = [_picture(row, images, targets[row["id"]]) for row in rows]
+    except (ValueError, KeyError, TypeError, IndexError) as error:
+        raise InvalidDataSet(f"{annotations} is no COCO or LVIS file: {error!r}") from error
+    return DataSet(categories, tuple(sorted(pictures, key=lambda picture: picture.id)))
+
+
+def choose(dataset: DataSet, *, splits: Sequence[str], limit: int | None) -> DataSet:
+    """Only objects of the named splits, and of them `limit`, evenly spread over the file."""
+    known = {category.split for category in dataset.categories.values()} - {None}
+    for split in splits:
+        if split not in known:
+            raise InvalidDataSet(
+                f"no class is in the split {split!r}; there are: {', '.join(map(str, known)) or 'none'}"
+            )
+    numbers = [
+        target.id
+        for picture in dataset.pictures
+        for target in picture.targets
+        if not splits or target.category.split in splits
+    ]
+    if limit is not None and limit < len(numbers):
+        numbers = [numbers[index] for index in np.linspace(0, len(numbers) - 1, limit).round().astype(int)]
+    wanted = set(numbers)
+    pictures = (
+        replace(picture, targets=tuple(target for target in picture.targets if target.id in wanted))
+        for picture in dataset.pictures
+    )
+    return DataSet(dataset.categories, tuple(picture for picture in pictures if picture.targets))
+
+
+def _categories(rows: Sequence[Mapping[str, Any]]) -> dict[int, Category]:
+    splits = splits_of([row["name"] for row in rows])
+    return {
+        row["id"]: Category(
+            id=row["id"],
+            name=row["name"],
+            names=frozenset(plain_name(name) for name in (row["name"], *row.get("synonyms", ()))),
+            split=FREQUENCIES[row["frequency"]] if "frequency" in row else splits.get(plain_name(row["name"])),
+        )
+        for row in rows
+    }
+
+
+def _target(row: Mapping[str, Any], categories: Mapping[int, Category], *, size: tuple[int, int]) -> Target:
+    x, y, width, height = row["bbox"]
+    return Target(
+        id=row["id"],
+        category=categories[row["category_id"]],
+        size=size,
+        segmentation=row["segmentation"],
+        box=(x, y, x + width, y + height),
+        area=row["area"],
+        crowd=bool(row.get("iscrowd", 0)),
+        part=bool(row.get("part", False)),
+        point=(row["point"][0], row["point"][1]) if "point" in row else None,
+    )
+
+
+def _picture(row: Mapping[str, Any], images: Path, annotated: Sequence[Target]) -> Picture:
+    targets = tuple(target for target in annotated if not target.crowd)
+    return Picture(row["id"], images / _file_name(row, images), row.get("kind"), targets, tuple(annotated))
+
+
+def _file_name(row: Mapping[str, Any], images: Path) -> str:
+    """LVIS names a file by its address in COCO, ending in folder and name; the folder may be `images` itself."""
+    if "file_name" in row:
+        return str(row["file_name"])
+    folder, name = row["coco_url"].split("/")[-2:]
+    return f"{folder}/{name}" if (images / folder).is_dir() else name
