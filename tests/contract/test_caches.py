@@ -15,7 +15,7 @@ from service.adapters.memory_cache import MemoryCache
 from service.adapters.redis_cache import RedisCache, RedisLimits
 from service.adapters.tiered_cache import TieredCache
 from service.core.ports import EmbeddingCache
-from service.core.types import Tensors
+from service.core.types import Array, Tensors
 from tests.fakes import RecordingObserver
 from tests.redis_server import RedisServer, redis_server
 
@@ -58,6 +58,11 @@ async def cache(
     await made.close()
 
 
+def noise(count: int) -> Array:
+    """Codes that no compression makes smaller."""
+    return np.random.default_rng(0).integers(0, 255, count, dtype=np.uint8)
+
+
 def same(one: Tensors, other: Tensors) -> bool:
     return list(one) == list(other) and all(
         one[name].dtype == other[name].dtype and np.array_equal(one[name], other[name]) for name in one
@@ -69,6 +74,19 @@ async def test_parts_come_back_as_they_were(cache: EmbeddingCache) -> None:
     found = await cache.get(KEY, ["mask", "nothing", "fine/0/1"])
     assert set(found) == {"mask", "fine/0/1"}
     assert same(found["mask"][0], PART)
+
+
+async def test_quantised_codes_take_less_room_than_they_have_bytes(
+    server: RedisServer, observer: RecordingObserver
+) -> None:
+    smooth = np.add.outer(np.arange(300), np.arange(300)).astype(np.uint8)
+    cache = shared(server, observer)
+    await cache.put(KEY, {"fine/0/0": {"fine": smooth}})
+    assert same((await cache.get(KEY, ["fine/0/0"]))["fine/0/0"][0], {"fine": smooth})
+    with server.client() as client:
+        (name,) = client.keys()
+        assert client.hstrlen(name, "fine/0/0") < smooth.nbytes / 4
+    await cache.close()
 
 
 async def test_unknown_keys_are_misses(cache: EmbeddingCache) -> None:
@@ -148,7 +166,7 @@ async def test_life_is_renewed_by_use(server: RedisServer, observer: RecordingOb
 
 async def test_parts_over_the_limit_are_left_out(server: RedisServer, observer: RecordingObserver) -> None:
     cache = shared(server, observer, value=1000)
-    await cache.put(KEY, {"mask": {"codes": np.zeros(2000, np.uint8)}, "region": PART})
+    await cache.put(KEY, {"mask": {"codes": noise(2000)}, "region": PART})
     assert set(await cache.get(KEY, ["mask", "region"])) == {"region"}
     assert observer.counts["fault:oversized"] == 1
     await cache.close()
@@ -195,6 +213,6 @@ async def test_a_full_redis_keeps_nothing_and_fails_nobody(observer: RecordingOb
     ):
         cache = shared(server, observer, value=2**24)
         for index in range(5):
-            await cache.put(f"{KEY}{index}", {"mask": {"codes": np.zeros(2**20, np.uint8)}})
+            await cache.put(f"{KEY}{index}", {"mask": {"codes": noise(2**20)}})
         assert observer.counts["fault:unavailable"] >= 1
         await cache.close()

@@ -51,7 +51,9 @@ class Gateway:
 
 
 @contextmanager
-def running_gateway(folder: Path, *, name: str = "gateway", **settings: str) -> Iterator[Gateway]:
+def running_gateway(
+    folder: Path, *, name: str = "gateway", seconds: float = 300.0, **settings: str
+) -> Iterator[Gateway]:
     """A gateway on a free port; `settings` are OVSAM_ variables without the prefix, in lower case."""
     folder.mkdir(parents=True, exist_ok=True)
     log = folder / f"{name}.log"
@@ -62,7 +64,7 @@ def running_gateway(folder: Path, *, name: str = "gateway", **settings: str) -> 
     with log.open("wb") as output:
         process = subprocess.Popen(command, cwd=ROOT, env=variables, stdout=output, stderr=subprocess.STDOUT)
     try:
-        yield Gateway(process, _await_page(process, log), log)
+        yield Gateway(process, _await_page(process, log, seconds=seconds), log)
     finally:
         if process.poll() is None:
             process.terminate()
@@ -73,7 +75,7 @@ def running_gateway(folder: Path, *, name: str = "gateway", **settings: str) -> 
                 process.wait()
 
 
-def _await_page(process: "subprocess.Popen[bytes]", log: Path, *, seconds: float = 120.0) -> str:
+def _await_page(process: "subprocess.Popen[bytes]", log: Path, *, seconds: float) -> str:
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         found = _PAGE.search(log.read_text())

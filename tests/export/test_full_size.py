@@ -26,6 +26,12 @@ def _standin_network() -> OpenVocabularySam:
     return load_network(VARIANTS["ovsam-rn50x16"], checkpoints)
 
 
+def standin_repository() -> Path:
+    """The exported repository of the stand-in weights, made unless it is there."""
+    network: Callable[[], OpenVocabularySam] = _standin_network
+    return exported("ovsam-rn50x16", network)
+
+
 @pytest.fixture(scope="module")
 def figures() -> dict[str, Figure]:
     """All figures of the exported repository on the golden image."""
@@ -34,8 +40,7 @@ def figures() -> dict[str, Figure]:
         if os.environ.get("CI"):
             pytest.fail(message)
         pytest.skip(message)
-    network: Callable[[], OpenVocabularySam] = _standin_network
-    repository: Path = exported("ovsam-rn50x16", network)
+    repository = standin_repository()
     return {figure.name: figure for figure in check_repository(repository, GOLDEN, case="image1")}
 
 
