@@ -6,7 +6,7 @@ HOST ?= 127.0.0.1
 PORT ?= 8000
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev setup-export run check format test test-system bench evaluate nano triton stack lock
+.PHONY: help setup setup-dev setup-export run check format test test-system bench evaluate proto nano triton stack lock
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -53,6 +53,11 @@ bench: setup-dev ## measure latency and throughput (ratios within one run)
 
 evaluate: setup-dev ## measure the bundled model on its held-out sets
 	$(BIN)/python -m export.nano evaluate --repository model_repository
+
+proto: setup-dev ## generate the gRPC code anew (and lint the proto, which needs npm)
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m grpc_tools.protoc -I . --python_out=. --grpc_python_out=. \
+	  --mypy_out=quiet:. --mypy_grpc_out=quiet:. service/transports/ovsam.proto
+	npx --yes @bufbuild/buf@1.75.0 lint
 
 nano: setup-export ## train and export the bundled model again (hours)
 	$(BIN)/python -m export.nano all --repository model_repository

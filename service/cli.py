@@ -120,8 +120,8 @@ class _Server(uvicorn.Server):
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """At the first signal readiness turns false and serving goes on for a while; a second one ends it at once."""
-        services: Services = self._state.services
-        if services.draining.is_set() or self._drain_seconds == 0:
+        services: Services | None = getattr(self._state, "services", None)
+        if services is None or services.draining.is_set() or self._drain_seconds == 0:
             super().handle_exit(sig, frame)
             return
         services.draining.set()

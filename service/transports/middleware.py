@@ -1,9 +1,7 @@
 """Around every HTTP request: its id, its size limit, its caller's patience, and what it is counted as."""
 
 import asyncio
-import re
 import time
-import uuid
 from collections.abc import MutableMapping
 from typing import Any
 
@@ -12,9 +10,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.core.errors import ImageTooLarge
 from service.transports.problems import problem_response, unexpected_response
+from service.transports.request_ids import request_id
 from service.transports.services import RequestObserver
-
-_REQUEST_ID = re.compile(r"^[A-Za-z0-9._-]{1,128}$")
 
 
 class RequestMiddleware:
@@ -33,7 +30,7 @@ class RequestMiddleware:
         headers = Headers(scope=scope)
         given = headers.get("x-request-id", "")
         state: MutableMapping[str, Any] = scope.setdefault("state", {})
-        state["request_id"] = given if _REQUEST_ID.match(given) else uuid.uuid4().hex
+        state["request_id"] = request_id(given)
         state["code"] = "ok"
         started = time.perf_counter()
         answered = False
