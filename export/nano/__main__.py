@@ -1,4 +1,4 @@
-"""`python -m export.nano prepare | train | recognise | vocabularies | export`: the recipe; every step can be repeated."""
+"""`python -m export.nano prepare | train | recognise | vocabularies | export`: the recipe, repeatable."""
 
 import argparse
 import dataclasses
@@ -54,7 +54,9 @@ def recognise(work: Path, *, processes: int) -> None:
 def _parser() -> argparse.ArgumentParser:
     defaults = {field.name: field.default for field in dataclasses.fields(TrainingConfig)}
     parser = argparse.ArgumentParser(prog="python -m export.nano", description=__doc__)
-    parser.add_argument("--work", type=Path, default=Path("build/nano"), help="folder for packages, scenes, checkpoints")
+    parser.add_argument(
+        "--work", type=Path, default=Path("build/nano"), help="folder for packages, scenes, checkpoints"
+    )
     steps = parser.add_subparsers(dest="step", required=True)
     data = steps.add_parser("prepare", help="fetch the packages, render cut-outs, compose scenes")
     masks = steps.add_parser("train", help="train the mask network (continues a checkpoint)")

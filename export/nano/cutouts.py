@@ -1,4 +1,4 @@
-"""Turn emoji and clip art into cut-outs: RGBA pictures of one object each, with a name, tags and a training / held-out split."""
+"""Turn emoji and clip art into cut-outs: RGBA pictures of one object each, with a name, tags and a split."""
 
 import base64
 import json
@@ -21,20 +21,12 @@ from export.nano.ingredients import source_folder
 
 RENDER_SIZE = 288
 MAX_SVG_BYTES = 400_000
+SVG_NAMESPACES = 'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
 UNUSABLE_CATEGORIES = {"Flags", "Symbols"}
 UNUSABLE_EMOJI_GROUPS = {2, 8, 9}
 """emojibase's groups: components (skin tones), symbols, flags."""
 FALSE_NAMES = {"hash", "card", "application", "desktop", "led", "unsorted", "clip art", "clipart", "image", "media"}
-HELD_OUT = frozenset(
-    """acorn ambulance ant anchor axe backpack badger banjo bat beaver bee beetle bell bison boomerang broccoli broom bus
-    butterfly cactus camel candle canoe carrot castle cauliflower cello cherry chestnut chicken compass cookie crab crocodile croissant
-    cucumber deer dolphin dolphins donut doughnut dragon drum dumpling eagle eggplant aubergine elephant falafel feather flamingo fork fox garlic
-    ghost giraffe glove goat gorilla guitar hamburger hammer hedgehog helicopter hippopotamus hourglass igloo jellyfish kangaroo
-    kettle kite koala ladder lantern leopard lizard llama lobster mango microscope moose mosquito mushroom octopus
-    onion otter owl panda parachute peacock peanut penguin pineapple pretzel pumpkin raccoon rooster sandwich saxophone
-    scissors scooter scorpion shark shrimp skateboard sled snail snowman sock spider squirrel strawberry submarine sushi
-    swan taco telescope tractor trumpet turtle umbrella unicorn violin waffle watermelon whale windmill zebra""".split()
-)
+HELD_OUT = frozenset(Path(__file__).with_name("held_out_nouns.txt").read_text(encoding="utf-8").split())
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,8 +106,8 @@ def _iconify(source: str, folder: Path, emoji: dict[str, Any]) -> Iterator[Drawi
     for name, icon in icons["icons"].items():
         if name in unusable or name not in tags:
             continue
-        svg = f'<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" viewBox="0 0 {width} {height}">'
-        yield Drawing(source, name.replace("-", " "), tags[name], svg=svg + icon["body"] + "</svg>")
+        svg = f'<svg {SVG_NAMESPACES} viewBox="0 0 {width} {height}">{icon["body"]}</svg>'
+        yield Drawing(source, name.replace("-", " "), tags[name], svg=svg)
 
 
 def _clipart(path: Path) -> Drawing:
@@ -142,7 +134,7 @@ def _rasterise(drawing: Drawing) -> NDArray[np.uint8] | None:
     if drawing.path is not None and drawing.path.suffix == ".webp":
         return cv2.imread(str(drawing.path), cv2.IMREAD_UNCHANGED)
     try:
-        svg = drawing.svg if drawing.svg else drawing.path.read_text(encoding="utf-8", errors="replace")  # type: ignore[union-attr]
+        svg = drawing.svg or drawing.path.read_text(encoding="utf-8", errors="replace")  # type: ignore[union-attr]
         rendered = resvg_py.svg_to_bytes(svg_string=svg, width=RENDER_SIZE, skip_system_fonts=True)
     except (ValueError, RuntimeError):
         return None
@@ -152,14 +144,14 @@ def _rasterise(drawing: Drawing) -> NDArray[np.uint8] | None:
 
 def _crop_to_object(image: NDArray[np.uint8]) -> NDArray[np.uint8] | None:
     """BGRA cropped to its alpha; None unless it is one piece that is neither tiny, hair-thin nor a full rectangle."""
-    if image.ndim != 3 or image.shape[2] != 4 or max(image.shape[:2]) > 4 * RENDER_SIZE:  # noqa: PLR2004
+    if image.ndim != 3 or image.shape[2] != 4 or max(image.shape[:2]) > 4 * RENDER_SIZE:
         return None
-    solid = (image[..., 3] > 127).astype(np.uint8)  # noqa: PLR2004
+    solid = (image[..., 3] > 127).astype(np.uint8)
     _, _, statistics, _ = cv2.connectedComponentsWithStats(solid)
     areas = statistics[1:, cv2.CC_STAT_AREA]
     x, y, width, height = cv2.boundingRect(solid)
     fill = areas.sum() / max(width * height, 1)
-    if min(width, height) < 40 or not 0.12 < fill < 0.97 or areas.max() < 0.8 * areas.sum():  # noqa: PLR2004
+    if min(width, height) < 40 or not 0.12 < fill < 0.97 or areas.max() < 0.8 * areas.sum():
         return None
     cropped = image[y : y + height, x : x + width]
     scale = RENDER_SIZE / max(cropped.shape[:2])

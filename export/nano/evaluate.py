@@ -1,4 +1,4 @@
-"""`python -m export.nano.evaluate`: nano's figures on held-out sets, measured on the ONNX files as they lie in the repository."""
+"""`python -m export.nano.evaluate`: nano's figures on held-out sets, measured on the repository's ONNX files."""
 
 import argparse
 import json
@@ -129,14 +129,19 @@ def _photographs(folder: Path, *, only_coins: bool) -> Pictures:
         image = cv2.cvtColor(cv2.imread(str(folder / "images" / picture["file_name"])), cv2.COLOR_BGR2RGB)
         rows = [row for row in table["annotations"] if row["image_id"] == picture["id"]]
         masks = [_coco_mask(row["segmentation"], image.shape[:2]) for row in rows]
-        yield image, [
-            Target(mask, tuple(row["point"]), frozenset() if row["part"] else names[row["category_id"]])
-            for row, mask in zip(rows, masks, strict=True)
-        ]
+        yield (
+            image,
+            [
+                Target(mask, tuple(row["point"]), frozenset() if row["part"] else names[row["category_id"]])
+                for row, mask in zip(rows, masks, strict=True)
+            ],
+        )
 
 
 def _coco_mask(segmentation: Any, size: tuple[int, ...]) -> BoolMask:
-    encoded = coco_mask.merge(coco_mask.frPyObjects(segmentation, *size)) if isinstance(segmentation, list) else segmentation
+    encoded = (
+        coco_mask.merge(coco_mask.frPyObjects(segmentation, *size)) if isinstance(segmentation, list) else segmentation
+    )
     return coco_mask.decode(encoded).astype(np.bool_)
 
 
@@ -153,13 +158,19 @@ def photograph_names(nano: Nano, repository: Path, pictures: Pictures) -> dict[s
             ranked = np.argsort(-nano.scores(nano.embed(encoded, logits), texts))[:5]
             hits = [bool(target.names & set(classes[k])) for k in ranked]
             first, fifth, count = first + hits[0], fifth + any(hits), count + 1
-            print("names", sorted(target.names)[:2], [classes[k][0] for k in ranked])  # noqa: T201
-    return {"photograph_names_top1": first / count, "photograph_names_top5": fifth / count, "photograph_names_objects": count}
+            print("names", sorted(target.names)[:2], [classes[k][0] for k in ranked])
+    return {
+        "photograph_names_top1": first / count,
+        "photograph_names_top5": fifth / count,
+        "photograph_names_objects": count,
+    }
 
 
 def drawing_names(nano: Nano, work: Path) -> dict[str, float]:
     """Seen drawings, newly placed on a surface, among all names of the emoji that were trained on."""
-    cutouts = [c for c in load_cutouts(work) if not c.held_out and c.source != OPENMOJI.folder and "clipart" not in c.source]
+    cutouts = [
+        c for c in load_cutouts(work) if not c.held_out and c.source != OPENMOJI.folder and "clipart" not in c.source
+    ]
     names = sorted({cutout.name for cutout in cutouts})
     texts = nano.text(names)
     composer = Composer(work, cutouts, load_photographs(work, held_out=True))
@@ -192,13 +203,13 @@ def latencies(repository: Path, repeats: int = 9) -> dict[str, float]:
 
 def print_table(figures: dict[str, float]) -> None:
     """Value, floor and goal of every figure that has them; the rest below."""
-    print(f"{'':26}{'value':>8}{'floor':>8}{'goal':>8}")  # noqa: T201
+    print(f"{'':26}{'value':>8}{'floor':>8}{'goal':>8}")
     for name, (floor, goal) in FLOORS.items():
         if name in figures:
             met = figures[name] <= floor if name.endswith("_ms") else figures[name] >= floor
-            print(f"{name:26}{figures[name]:8.2f}{floor:8.2f}{goal:8.2f}  {'' if met else 'below the floor'}")  # noqa: T201
+            print(f"{name:26}{figures[name]:8.2f}{floor:8.2f}{goal:8.2f}  {'' if met else 'below the floor'}")
     for name in sorted(figures.keys() - FLOORS.keys()):
-        print(f"{name:26}{figures[name]:8.2f}")  # noqa: T201
+        print(f"{name:26}{figures[name]:8.2f}")
 
 
 def main() -> None:

@@ -23,7 +23,7 @@ from export.nano.trunk import Trunk, load_trunk
 OPSET = 18
 SMALLEST_HALVED = 1024
 TOLERANCE = 2e-3
-"""Largest difference between PyTorch and ONNX Runtime, relative to the output's largest value (float16 outputs: 5e-4 a step)."""
+"""Largest difference of PyTorch and ONNX Runtime over the output's largest value (a step of float16 is 5e-4)."""
 COMMON_PART = 0.7
 """Share of the mean text embedding that is taken out of every text embedding."""
 MASK_GROUP = ("image_embedding", "high_res_8", "high_res_4")
@@ -32,7 +32,7 @@ REGION_GROUP = ("region_32", "region_16")
 
 CLEAN_UP = {"smooth_sigma": 0.8, "keep_prompted": True, "fill_holes_below": 0.15, "drop_islands_below": 0.05}
 RECOGNITION = {"scale": 12.0, "background": False, "second_weight": {"base": 0.5, "novel": 0.5}}
-"""Base and novel weigh the same: nano was trained on names of its own, so no vocabulary's split means anything to it."""
+"""Base and novel weigh the same: nano was trained on names of its own; no vocabulary's split means anything to it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +132,7 @@ def write_graph(export: Export, target: Path) -> None:
 
 
 def _store_as_float16(model: onnx.ModelProto) -> None:
-    """Halve the file: large weights lie in float16 and are cast when the session opens; all arithmetic stays float32."""
+    """Halve the file: large weights lie in float16, are cast when the session opens; arithmetic stays float32."""
     casts = []
     for weight in model.graph.initializer:
         if weight.data_type == TensorProto.FLOAT and np.prod(weight.dims) >= SMALLEST_HALVED:
@@ -146,7 +146,7 @@ def _store_as_float16(model: onnx.ModelProto) -> None:
 
 
 def check_parity(export: Export, target: Path) -> None:
-    """Raise when ONNX Runtime disagrees with PyTorch, on the example inputs and on a single prompt of a single image."""
+    """Raise when ONNX Runtime disagrees with PyTorch, on the example inputs and on the first image alone."""
     session = onnxruntime.InferenceSession(str(target), providers=["CPUExecutionProvider"])
     for inputs in (export.inputs, {name: value[:1] for name, value in export.inputs.items()}):
         with torch.no_grad():
@@ -155,9 +155,11 @@ def check_parity(export: Export, target: Path) -> None:
         for name, want, have in zip(export.outputs, expected, found, strict=True):
             difference = np.abs(want.numpy().astype(np.float32) - have.astype(np.float32)).max()
             scale = max(float(want.abs().max()), 1e-3)
-            print(f"{export.name}.{name} {have.shape}: difference {difference:.2e} of {scale:.2e}")  # noqa: T201
+            print(f"{export.name}.{name} {have.shape}: difference {difference:.2e} of {scale:.2e}")
             if name != "boxes" and difference > TOLERANCE * scale:
-                raise ValueError(f"{export.name}.{name}: ONNX differs from PyTorch by {difference} (largest value {scale})")
+                raise ValueError(
+                    f"{export.name}.{name}: ONNX differs from PyTorch by {difference} (largest value {scale})"
+                )
 
 
 def _image_encoder(trunk: Trunk, masks: MaskNetwork) -> Export:

@@ -48,7 +48,7 @@ class PromptDecoderGraph(nn.Module):
         super().__init__()
         self.decoder = decoder
 
-    def forward(  # noqa: PLR0913, the contract's inputs
+    def forward(
         self,
         image_embedding: Tensor,
         high_res_8: Tensor,
@@ -87,7 +87,9 @@ class RegionEncoderGraph(nn.Module):
     class_bias: Tensor
     class_texts: Tensor
 
-    def __init__(self, class_weight: Tensor, class_bias: Tensor, class_texts: Tensor, head: nn.Module | None = None) -> None:
+    def __init__(
+        self, class_weight: Tensor, class_bias: Tensor, class_texts: Tensor, head: nn.Module | None = None
+    ) -> None:
         """Classifier [1000,1280], [1000]; text embeddings of its classes [1000,D]; the trained head, if any."""
         super().__init__()
         self.register_buffer("class_weight", class_weight)
@@ -106,7 +108,7 @@ class RegionEncoderGraph(nn.Module):
         return tuple(functional.normalize(embedding, dim=2, eps=1e-6) * found for embedding in embeddings)
 
     def conse(self, pooled: Tensor) -> Tensor:
-        """Convex combination of the texts of the likeliest classes (Norouzi et al., 2014): no training, any vocabulary."""
+        """Convex combination of the likeliest classes' texts (Norouzi et al., 2014): no training, any vocabulary."""
         probabilities = (pooled @ self.class_weight.T + self.class_bias).softmax(2)
         best, classes = probabilities.topk(CONSE_CLASSES, dim=2)
         return (best[..., None] * self.class_texts[classes]).sum(2)

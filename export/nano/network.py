@@ -78,7 +78,7 @@ class Attention(nn.Module):
         self.out = nn.Linear(inner, WIDTH)
 
     def forward(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None) -> Tensor:
-        """query RxTxC, key and value RxUxC, additive mask Rx1x1xU -> RxTxC."""
+        """Query RxTxC, key and value RxUxC, additive mask Rx1x1xU -> RxTxC."""
         q, k, v = self._split(self.query(query)), self._split(self.key(key)), self._split(self.value(value))
         mixed = functional.scaled_dot_product_attention(q, k, v, attn_mask=mask)
         return self.out(mixed.transpose(1, 2).flatten(2))
@@ -132,8 +132,10 @@ class TwoWayLayer(nn.Module):
         self.mlp = nn.Sequential(nn.Linear(WIDTH, 2 * WIDTH), nn.GELU(), nn.Linear(2 * WIDTH, WIDTH))
         self.norms = nn.ModuleList(nn.LayerNorm(WIDTH) for _ in range(4))
 
-    def forward(self, tokens: Tensor, image: Tensor, *, code: Tensor, position: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """tokens RxTxC with their code, image RxUxC with its position, mask Rx1x1xT over the tokens."""
+    def forward(
+        self, tokens: Tensor, image: Tensor, *, code: Tensor, position: Tensor, mask: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Tokens RxTxC with their code, image RxUxC with its position, mask Rx1x1xT over the tokens."""
         query = tokens + code
         tokens = self.norms[0](tokens + self.among_tokens(query, query, tokens, mask))
         tokens = self.norms[1](tokens + self.to_image(tokens + code, image + position, image))
@@ -160,7 +162,10 @@ class PromptDecoder(nn.Module):
         self.at_eighth = nn.Conv2d(EIGHTH, UPSCALED_EIGHTH, 1)
         self.maps_eighth = nn.Conv2d(MAPS, UPSCALED_EIGHTH, 1)
         self.mix_eighth = nn.Sequential(
-            ChannelNorm(UPSCALED_EIGHTH), nn.ReLU(), nn.Conv2d(UPSCALED_EIGHTH, UPSCALED_EIGHTH, 3, padding=1), nn.ReLU()
+            ChannelNorm(UPSCALED_EIGHTH),
+            nn.ReLU(),
+            nn.Conv2d(UPSCALED_EIGHTH, UPSCALED_EIGHTH, 3, padding=1),
+            nn.ReLU(),
         )
         self.to_quarter = nn.Conv2d(UPSCALED_EIGHTH, UPSCALED_QUARTER, 1)
         self.at_quarter = nn.Conv2d(QUARTER, UPSCALED_QUARTER, 1)
@@ -172,9 +177,11 @@ class PromptDecoder(nn.Module):
 
     def forward(self, features: Features, prompts: Prompts) -> Tensor:
         """-> BxNxLxL with L = 4 x the embedding's side."""
-        batch, count, slots = prompts.labels.shape
+        batch, count = prompts.labels.shape[:2]
         place = PromptPlaces(prompts, size=16 * features.embedding.shape[2])
-        maps = [place.maps(level, previous) for level, previous in zip(features, _pyramid(prompts, features), strict=True)]
+        maps = [
+            place.maps(level, previous) for level, previous in zip(features, _pyramid(prompts, features), strict=True)
+        ]
         tokens, code, mask = self._tokens(features, place)
         image = features.embedding[:, None] + self.dense(maps[0].flatten(0, 1)).unflatten(0, (batch, count))
         height, width = image.shape[3:]
@@ -254,7 +261,7 @@ class PromptPlaces:
         return down[..., :, None] * across[..., None, :] * self.has_box[..., None, None]
 
     def _similar(self, level: Tensor, box: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Cosine to the nearest click + / click -, and to the mean inside the box: BxNxHxW each, 0 without such a prompt."""
+        """Cosine to the nearest click +, click -, and to the inside of the box: BxNxHxW, 0 without such a prompt."""
         unit = functional.normalize(level, dim=1, eps=1e-4).flatten(2)
         clicked = functional.normalize(self.sample(level), dim=3, eps=1e-4)
         cosine = (clicked.flatten(1, 2) @ unit).unflatten(1, self.labels.shape[1:])

@@ -22,7 +22,7 @@ BoolMask = NDArray[np.bool_]
 
 
 class Batch(NamedTuple):
-    """image uint8 [B,S,S,3], valid size [B,2], targets [B,N,S/4,S/4] (share of a cell inside), coords, labels [B,N,SLOTS]."""
+    """image uint8 [B,S,S,3], valid size [B,2], target [B,N,S/4,S/4] (share of a cell), coords, labels [B,N,SLOTS]."""
 
     image: Tensor
     valid_size: Tensor
@@ -67,7 +67,9 @@ class PromptStream(IterableDataset[Batch]):
         rng = np.random.default_rng([self.seed, number])
         images, size = self.sizes.of(number)
         samples = [
-            prompted(rng, read_scene(self.work, "train", int(rng.integers(self.scenes))), size=size, settings=self.settings)
+            prompted(
+                rng, read_scene(self.work, "train", int(rng.integers(self.scenes))), size=size, settings=self.settings
+            )
             for _ in range(images)
         ]
         return Batch(*(torch.from_numpy(np.stack(column)) for column in zip(*samples, strict=True)))
@@ -171,7 +173,7 @@ def first_prompt(rng: Rng, mask: BoolMask, settings: PromptSettings) -> tuple[ND
 
 
 def click_inside(mask: BoolMask, *, rng: Rng | None = None) -> NDArray[np.float32]:
-    """(x, y) of a click: the deepest pixel, or with a generator half the time any pixel that is not at the very edge."""
+    """(x, y) of a click: the deepest pixel; with a generator, half the time any pixel that is not at the very edge."""
     depth = cv2.distanceTransform(np.pad(mask, 1).astype(np.uint8), cv2.DIST_L2, 5)[1:-1, 1:-1]
     if rng is not None and rng.random() < 0.5:
         places = np.flatnonzero(depth > 0.2 * depth.max())
@@ -181,7 +183,9 @@ def click_inside(mask: BoolMask, *, rng: Rng | None = None) -> NDArray[np.float3
     return np.array([place % mask.shape[1], place // mask.shape[1]], np.float32)
 
 
-def correct(logits: NDArray[np.float32], target: NDArray[np.float32], coords: NDArray[np.float32], labels: NDArray[np.int64]) -> None:
+def correct(
+    logits: NDArray[np.float32], target: NDArray[np.float32], coords: NDArray[np.float32], labels: NDArray[np.int64]
+) -> None:
     """Fill each prompt's next free slot with a click into the deepest wrong part; coords and labels change in place."""
     wrong = (logits > 0) != (target > 0.5)
     for index in np.ndindex(wrong.shape[:2]):

@@ -50,7 +50,12 @@ class RegionHead(nn.Module):
         """One hidden layer."""
         super().__init__()
         self.layers = nn.Sequential(
-            nn.LayerNorm(FEATURES), nn.Dropout(0.2), nn.Linear(FEATURES, width), nn.GELU(), nn.Dropout(0.3), nn.Linear(width, text)
+            nn.LayerNorm(FEATURES),
+            nn.Dropout(0.2),
+            nn.Linear(FEATURES, width),
+            nn.GELU(),
+            nn.Dropout(0.3),
+            nn.Linear(width, text),
         )
 
     def forward(self, pooled: Tensor) -> Tensor:
@@ -124,7 +129,7 @@ class _FeatureWorker:
         maps = self.trunk(normalise(torch.from_numpy(image)[None], size).contiguous(memory_format=torch.channels_last))
         covered = functional.avg_pool2d(torch.from_numpy(masks[None]).float(), 4)
         levels = (self.trunk.head_features(maps[32]), maps[16])
-        return torch.cat([pool(level, (covered > 0.5).float()) for level in levels], dim=2)[0].numpy()  # noqa: PLR2004
+        return torch.cat([pool(level, (covered > 0.5).float()) for level in levels], dim=2)[0].numpy()
 
 
 def train_head(work: Path, text: TextEncoder, config: RecognitionConfig) -> None:

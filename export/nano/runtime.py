@@ -90,7 +90,13 @@ class Nano:
         kept = self._kept(mask, prompt, encoded=encoded)
         _, labels, statistics, _ = cv2.connectedComponentsWithStats(1 - kept, connectivity=4)
         x, y, width, height, size = statistics.T
-        hole = (x > 0) & (y > 0) & (x + width < self.side) & (y + height < self.side) & (size < rules["fill_holes_below"] * area)
+        hole = (
+            (x > 0)
+            & (y > 0)
+            & (x + width < self.side)
+            & (y + height < self.side)
+            & (size < rules["fill_holes_below"] * area)
+        )
         hole[0] = False
         filled = kept | hole[labels]
         return np.where(filled > mask, np.float32(1), np.where(filled < mask, np.float32(-1), logits))
@@ -104,7 +110,9 @@ class Nano:
             large[0] = False
             return large[labels].astype(np.uint8)
         cells = np.array(encoded.scale) * self.side / self.size
-        clicks = [np.minimum((np.array(point[:2]) * cells).astype(int), self.side - 1) for point in prompt.points if point[2]]
+        clicks = [
+            np.minimum((np.array(point[:2]) * cells).astype(int), self.side - 1) for point in prompt.points if point[2]
+        ]
         hit = {int(labels[y, x]) for x, y in clicks} - {0}
         return np.isin(labels, list(hit)).astype(np.uint8) if hit and rules["keep_prompted"] else mask
 

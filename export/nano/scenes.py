@@ -17,6 +17,7 @@ from export.nano.textures import Rng, UInt8Image, colour, fractal_noise, load_ph
 TRAINING_SIZE = 384
 EVALUATION_SIZE = 512
 OPAQUE = 0.5
+CAMOUFLAGED = 0.15
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,10 +39,12 @@ class Composer:
 
     def compose(self, rng: Rng, size: int) -> Scene:
         """One scene; equal generators give equal scenes."""
-        image = sample_texture(rng, self.photographs, size, photograph=0.65).astype(np.float32)
+        image = sample_texture(rng, self.photographs, size, photograph=0.75).astype(np.float32)
         labels = np.zeros((size, size), np.uint8)
         names = []
         for sprite, name, (x, y) in self._objects(rng, size):
+            if rng.random() < CAMOUFLAGED:
+                _camouflage(rng, sprite, image)
             if rng.random() < 0.4:
                 _shadow(rng, image, sprite[..., 3], (x, y))
             _paste(image, labels, sprite, (x, y), label=len(names) + 1)
@@ -49,7 +52,7 @@ class Composer:
         return Scene(_photograph(rng, image), labels, tuple(names))
 
     def grid(self, rng: Rng, cutouts: list[Cutout], size: int, *, columns: int) -> tuple[UInt8Image, NDArray[np.bool_]]:
-        """Given objects, whole and side by side on a surface, and a mask each [N, S, S]: what recognition learns from."""
+        """Given objects, whole, side by side on a surface, and a mask each [N, S, S]: what recognition learns from."""
         image = sample_texture(rng, self.photographs, size, photograph=0.65).astype(np.float32)
         labels = np.zeros((size, size), np.uint8)
         cell = size // columns
@@ -66,14 +69,19 @@ class Composer:
         if rng.random() < 0.25:
             return self._look_alikes(rng, size, extent=int(rng.uniform(36, 95) * unit))
         placed = []
-        for _ in range(rng.integers(2, 8)):
+        dominant = rng.random() < 0.3
+        for index in range(rng.integers(2, 8)):
             extent = int(np.exp(rng.uniform(np.log(34), np.log(350))) * unit)
+            if index == 0 and dominant:
+                extent = int(rng.uniform(260, 430) * unit)
             sprite, name = self._sprite(rng, extent, self._pick(rng))
             x, y = (int(rng.uniform(-0.2 * extent, size - 0.8 * extent)) for _ in range(2))
             placed.append((sprite, name, (x, y)))
         return sorted(placed, key=lambda item: -item[0].shape[0] * item[0].shape[1] * rng.uniform(0.5, 1.5))
 
-    def _look_alikes(self, rng: Rng, size: int, *, extent: int) -> list[tuple[NDArray[np.float32], str, tuple[int, int]]]:
+    def _look_alikes(
+        self, rng: Rng, size: int, *, extent: int
+    ) -> list[tuple[NDArray[np.float32], str, tuple[int, int]]]:
         """5-13 of one kind, half the time side by side with narrow gaps: clicks have to stay on one instance."""
         count, cutout = int(rng.integers(5, 14)), self._pick(rng)
         columns = max(2, min(count, int(size / (extent * 1.05))))
@@ -101,13 +109,29 @@ class Composer:
         sprite = _deform(rng, pixels, extent)
         height, width = sprite.shape[:2]
         if cutout is None or rng.random() < 0.3:
-            surface = sample_texture(rng, self.photographs, max(height, width))[:height, :width].astype(np.float32)
+            surface = self._surface(rng, max(height, width))[:height, :width].astype(np.float32)
             share = rng.uniform(0.5, 1.0)
             sprite[..., :3] = share * surface + (1 - share) * sprite[..., :3]
         if rng.random() < 0.5:
             light = cv2.resize(rng.uniform(0.55, 1.3, (2, 2)).astype(np.float32), (width, height))
             sprite[..., :3] *= light[..., None]
         return sprite, "" if cutout is None else cutout.name
+
+    def _surface(self, rng: Rng, size: int) -> UInt8Image:
+        """One texture, or two that meet along a line: things are rarely of one piece."""
+        surface = sample_texture(rng, self.photographs, size)
+        if rng.random() < 0.4:
+            other = sample_texture(rng, self.photographs, size)
+            border = fractal_noise(rng, size, roughness=0.35)
+            surface = np.where((border > np.quantile(border, rng.uniform(0.25, 0.75)))[..., None], other, surface)
+        return surface
+
+
+def _camouflage(rng: Rng, sprite: NDArray[np.float32], image: NDArray[np.float32]) -> None:
+    """Draw the object's colours towards those of its surroundings: edges in photographs are seldom strong."""
+    share = rng.uniform(0.3, 0.75)
+    around = cv2.resize(cv2.GaussianBlur(image, (0, 0), 3), sprite.shape[1::-1])[:, ::-1]
+    sprite[..., :3] = (1 - share) * sprite[..., :3] + share * around * rng.uniform(0.8, 1.2)
 
 
 def _shape(rng: Rng, extent: int) -> UInt8Image:
@@ -119,7 +143,7 @@ def _shape(rng: Rng, extent: int) -> UInt8Image:
         cv2.ellipse(mask, (centre, centre), axes, 0, 0, 360, 255, -1)
     elif kind == 1:
         mask[int(extent * rng.uniform(0, 0.35)) :] = 255
-    elif kind == 2:  # noqa: PLR2004
+    elif kind == 2:
         angles = np.sort(rng.uniform(0, 2 * np.pi, rng.integers(3, 9)))
         corners = centre + centre * rng.uniform(0.6, 1) * np.stack([np.cos(angles), np.sin(angles)], 1)
         cv2.fillPoly(mask, [corners.astype(np.int32)], 255)
@@ -146,7 +170,7 @@ def _deform(rng: Rng, pixels: UInt8Image, extent: int) -> NDArray[np.float32]:
     premultiplied = pixels.astype(np.float32)
     premultiplied[..., 3] /= 255
     premultiplied[..., :3] *= premultiplied[..., 3:]
-    if scale < 0.5:  # noqa: PLR2004
+    if scale < 0.5:
         factor = 2 * scale
         premultiplied = cv2.resize(premultiplied, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA)
         matrix = matrix / factor
@@ -156,14 +180,18 @@ def _deform(rng: Rng, pixels: UInt8Image, extent: int) -> NDArray[np.float32]:
     return sprite
 
 
-def _overlap(shape: tuple[int, ...], sprite: tuple[int, ...], corner: tuple[int, int]) -> tuple[slice, slice, slice, slice]:
+def _overlap(
+    shape: tuple[int, ...], sprite: tuple[int, ...], corner: tuple[int, int]
+) -> tuple[slice, slice, slice, slice]:
     x, y = corner
     top, left = max(y, 0), max(x, 0)
     bottom, right = max(min(y + sprite[0], shape[0]), top), max(min(x + sprite[1], shape[1]), left)
     return slice(top, bottom), slice(left, right), slice(top - y, bottom - y), slice(left - x, right - x)
 
 
-def _paste(image: NDArray[np.float32], labels: UInt8Image, sprite: NDArray[np.float32], corner: tuple[int, int], *, label: int) -> None:
+def _paste(
+    image: NDArray[np.float32], labels: UInt8Image, sprite: NDArray[np.float32], corner: tuple[int, int], *, label: int
+) -> None:
     rows, columns, own_rows, own_columns = _overlap(image.shape, sprite.shape, corner)
     part = sprite[own_rows, own_columns]
     alpha = part[..., 3:]
@@ -190,7 +218,7 @@ def _photograph(rng: Rng, image: NDArray[np.float32]) -> UInt8Image:
 
 
 def composer(work: Path, split: str) -> Composer:
-    """`train`: neither held-out objects nor the unseen style; `held_out`: held-out concepts; `unseen_style`: openmoji."""
+    """`train`: no held-out objects, no unseen style; `held_out`: held-out concepts; `unseen_style`: OpenMoji."""
     cutouts = load_cutouts(work)
     unseen = [c for c in cutouts if c.source == OPENMOJI.folder]
     seen = [c for c in cutouts if c.source != OPENMOJI.folder]

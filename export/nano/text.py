@@ -22,7 +22,7 @@ def write_tokenizer(work: Path, target: Path) -> None:
     """tokenizer.json with truncation and padding (id 0) set inside."""
     tokenizer = Tokenizer.from_file(str(next(source_folder(work, TOKENIZER).rglob("tokenizer.json"))))
     tokenizer.enable_truncation(MAX_TOKENS)
-    tokenizer.enable_padding(pad_id=0, pad_token="[PAD]", pad_to_multiple_of=8)
+    tokenizer.enable_padding(pad_id=0, pad_to_multiple_of=8)
     target.parent.mkdir(parents=True, exist_ok=True)
     tokenizer.save(str(target), pretty=False)
 
@@ -89,7 +89,7 @@ class TextEncoder:
 
 
 def imagenet_lemmas(work: Path, synsets: str = "imagenet_synsets.txt") -> list[list[str]]:
-    """The lemmas of each class, in the order of timm's file (for the default: the order of the classifier's outputs)."""
+    """The lemmas of each class, in the order of timm's file (by default the order of the classifier's outputs)."""
     folder = next(source_folder(work, SYNSETS).rglob(synsets)).parent
     lines = (folder / "imagenet_synset_to_lemma.txt").read_text(encoding="utf-8").splitlines()
     lemmas = dict(line.split("\t", 1) for line in lines if line)

@@ -16,22 +16,29 @@ from export.nano.ingredients import source_folder
 UInt8Image = NDArray[np.uint8]
 Rng = np.random.Generator
 
-SURFACES = ("brick.png", "grass.png", "gravel.png", "hubble_deep_field.jpg", "moon.png", "retina.jpg", "camera.png")
+SURFACES = ("brick.png", "grass.png", "gravel.png", "hubble_deep_field.jpg", "moon.png", "retina.jpg")
 HELD_OUT_PANORAMAS = ("lobby", "park", "venice", "workshop")
+HELD_OUT_GETTY = ("march-pastoral",)
 
 
 def load_photographs(work: Path, *, held_out: bool) -> list[UInt8Image]:
     """Photographs to crop from; those of `held_out` appear in evaluation scenes only."""
-    photographs = [] if held_out else [_surface(work, name) for name in SURFACES]
-    for path in sorted(source_folder(work, ingredients.SKIES).glob("package/hdri/*.js")):
-        if (path.name.split(".")[0] in HELD_OUT_PANORAMAS) == held_out:
-            photographs.append(_panorama(path))
-    return photographs
+    photographs = [] if held_out else [_photograph(_surface(work, name)) for name in SURFACES]
+    getty = [package for package in ingredients.GETTY if package.name.endswith(HELD_OUT_GETTY) == held_out]
+    panoramas = sorted(source_folder(work, ingredients.SKIES).glob("package/hdri/*.js"))
+    return [
+        *photographs,
+        *(_photograph(source_folder(work, package) / "package/data/image.jpg") for package in getty),
+        *(_panorama(path) for path in panoramas if (path.name.split(".")[0] in HELD_OUT_PANORAMAS) == held_out),
+    ]
 
 
-def _surface(work: Path, name: str) -> UInt8Image:
-    image = cv2.imread(str(source_folder(work, ingredients.PHOTOGRAPHS) / "skimage/data" / name), cv2.IMREAD_COLOR)
-    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+def _surface(work: Path, name: str) -> Path:
+    return source_folder(work, ingredients.PHOTOGRAPHS) / "skimage/data" / name
+
+
+def _photograph(path: Path) -> UInt8Image:
+    return cv2.cvtColor(cv2.imread(str(path), cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
 
 
 def _panorama(path: Path) -> UInt8Image:

@@ -77,7 +77,9 @@ def train(work: Path, config: TrainingConfig) -> None:
     stream = PromptStream(work, config.scenes, seed=config.seed, first=start, sizes=sizes)
     batches = iter(DataLoader(stream, batch_size=None, num_workers=1, prefetch_factor=8))
     mean_iou = 0.0
-    with tqdm(range(start, config.steps), desc="masks", unit="step", initial=start, total=config.steps, mininterval=5) as progress:
+    with tqdm(
+        range(start, config.steps), desc="masks", unit="step", initial=start, total=config.steps, mininterval=5
+    ) as progress:
         for step in progress:
             for group in optimiser.param_groups:
                 group["lr"] = learning_rate(config, step)
@@ -90,7 +92,12 @@ def train(work: Path, config: TrainingConfig) -> None:
             mean_iou += (iou - mean_iou) * max(0.02, 1 / (step - start + 1))
             progress.set_postfix(loss=f"{loss.item():.3f}", iou=f"{mean_iou:.3f}", refresh=False)
             if (step + 1) % config.checkpoint_every == 0 or step + 1 == config.steps:
-                _save(checkpoint, {"network": network, "average": average, "optimiser": optimiser}, step=step + 1, config=config)
+                _save(
+                    checkpoint,
+                    {"network": network, "average": average, "optimiser": optimiser},
+                    step=step + 1,
+                    config=config,
+                )
 
 
 def learning_rate(config: TrainingConfig, step: int) -> float:
@@ -112,7 +119,9 @@ def training_loss(network: MaskNetwork, trunk: Trunk, batch: Batch, *, correctio
         image = normalise(batch.image, batch.valid_size).contiguous(memory_format=torch.channels_last)
         maps = trunk(image)
     features = network.neck(maps)
-    prompts = Prompts(batch.coords, batch.labels, torch.zeros(*batch.labels.shape[:2], 1, 1), torch.zeros(batch.labels.shape[:2]))
+    prompts = Prompts(
+        batch.coords, batch.labels, torch.zeros(*batch.labels.shape[:2], 1, 1), torch.zeros(batch.labels.shape[:2])
+    )
     frozen = Features(*(level.detach() for level in features))
     for _ in range(corrections):
         with torch.no_grad():
@@ -140,7 +149,7 @@ def mask_loss(logits: Tensor, target: Tensor) -> Tensor:
 
 
 def _mean_iou(logits: Tensor, target: Tensor) -> float:
-    found, true = logits > 0, target > 0.5  # noqa: PLR2004
+    found, true = logits > 0, target > 0.5
     union = (found | true).sum((2, 3)).clamp(min=1)
     return float(((found & true).sum((2, 3)) / union).mean())
 
@@ -151,7 +160,9 @@ def _follow(average: nn.Module, network: nn.Module, decay: float) -> None:
         slow.lerp_(fast, 1 - decay)
 
 
-def _save(path: Path, parts: dict[str, nn.Module | torch.optim.Optimizer], *, step: int, config: TrainingConfig) -> None:
+def _save(
+    path: Path, parts: dict[str, nn.Module | torch.optim.Optimizer], *, step: int, config: TrainingConfig
+) -> None:
     """Through a second file, so that a stop in the middle loses nothing."""
     record = {"step": step, "planned_steps": config.steps, "seed": config.seed, "scenes": config.scenes}
     state = {name: part.state_dict() for name, part in parts.items()} | record
@@ -162,4 +173,9 @@ def _save(path: Path, parts: dict[str, nn.Module | torch.optim.Optimizer], *, st
 def training_record(checkpoint: Path) -> dict[str, int]:
     """What the manifest says about the run behind a checkpoint."""
     state = torch.load(checkpoint, map_location="cpu", weights_only=True)
-    return {"steps": state["step"], "planned_steps": state["planned_steps"], "seed": state["seed"], "scenes": state["scenes"]}
+    return {
+        "steps": state["step"],
+        "planned_steps": state["planned_steps"],
+        "seed": state["seed"],
+        "scenes": state["scenes"],
+    }

@@ -84,7 +84,11 @@ def union(vocabularies: list[Vocabulary]) -> Vocabulary:
 def _names(row: dict[str, object]) -> list[str]:
     """The shown name, then the synonyms, cleaned as the reference does (_or_ and / separate, _ is a space)."""
     written = [str(row["name"]), *map(str, row["synonyms"])]  # type: ignore[call-overload]
-    cleaned = (part for name in written for part in name.replace("_or_", ",").replace("/", ",").replace("_", " ").lower().split(","))
+    cleaned = (
+        part
+        for name in written
+        for part in name.replace("_or_", ",").replace("/", ",").replace("_", " ").lower().split(",")
+    )
     return _unique([name.strip() for name in cleaned])
 
 

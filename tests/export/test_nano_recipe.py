@@ -9,9 +9,8 @@ import torch
 
 from export.nano.cutouts import Cutout
 from export.nano.network import Prompts
-from export.nano.prompts import PromptSettings, correct, first_prompt, prompted
+from export.nano.prompts import Batch, PromptSettings, correct, first_prompt, prompted
 from export.nano.scenes import Composer, Scene
-from export.nano.train import Batch as TrainingBatch
 from export.nano.train import MaskNetwork, TrainingConfig, learning_rate, mask_loss, training_loss
 from export.nano.trunk import Trunk
 
@@ -75,7 +74,10 @@ def test_the_loss_prefers_the_true_mask_to_empty_and_full_ones() -> None:
     """SAM's plain weights collapse to empty masks at this size; these must not."""
     target = torch.zeros(1, 1, 16, 16)
     target[..., 4:9, 4:9] = 1
-    true, empty, full = (mask_loss(6.0 * logits, target).item() for logits in (2 * target - 1, -torch.ones(1, 1, 16, 16), torch.ones(1, 1, 16, 16)))
+    true, empty, full = (
+        mask_loss(6.0 * logits, target).item()
+        for logits in (2 * target - 1, -torch.ones(1, 1, 16, 16), torch.ones(1, 1, 16, 16))
+    )
     assert true < 0.2 < min(empty, full)
 
 
@@ -95,14 +97,14 @@ def test_twenty_steps_lower_the_loss(toy_composer: Composer) -> None:
     scenes = [toy_composer.compose(rng, 64) for _ in range(2)]
     settings = PromptSettings(per_image=2, smallest_object=20)
     rows = [prompted(np.random.default_rng(5), Scene(s.image, s.labels), size=64, settings=settings) for s in scenes]
-    batch = TrainingBatch(*(torch.from_numpy(np.stack(column)) for column in zip(*rows, strict=True)))
+    batch = Batch(*(torch.from_numpy(np.stack(column)) for column in zip(*rows, strict=True)))
     network, trunk = MaskNetwork(), Trunk().eval().requires_grad_(requires_grad=False)
     optimiser = torch.optim.AdamW(network.parameters(), 2e-3)
     losses = []
     for _ in range(20):
         loss, _ = training_loss(network, trunk, batch, corrections=0)
         optimiser.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         optimiser.step()
         losses.append(loss.item())
     assert losses[-1] < 0.8 * losses[0]
@@ -112,10 +114,20 @@ def test_unused_slots_have_no_influence() -> None:
     """Whatever lies in a slot labelled -1, and however many there are, the logits stay."""
     torch.manual_seed(0)
     network = MaskNetwork().eval()
-    features = network.neck({4: torch.rand(1, 24, 16, 16), 8: torch.rand(1, 40, 8, 8), 16: torch.rand(1, 112, 4, 4), 32: torch.rand(1, 320, 2, 2)})
+    features = network.neck(
+        {
+            4: torch.rand(1, 24, 16, 16),
+            8: torch.rand(1, 40, 8, 8),
+            16: torch.rand(1, 112, 4, 4),
+            32: torch.rand(1, 320, 2, 2),
+        }
+    )
     none = torch.zeros(1, 1)
     bare = Prompts(torch.tensor([[[[20.0, 30.0]]]]), torch.tensor([[[1]]]), none[..., None, None], none)
     padded = Prompts(
-        torch.tensor([[[[7.0, 50.0], [20.0, 30.0], [1e6, -1e6]]]]), torch.tensor([[[-1, 1, -1]]]), none[..., None, None], none
+        torch.tensor([[[[7.0, 50.0], [20.0, 30.0], [1e6, -1e6]]]]),
+        torch.tensor([[[-1, 1, -1]]]),
+        none[..., None, None],
+        none,
     )
     torch.testing.assert_close(network.decoder(features, bare), network.decoder(features, padded), atol=1e-5, rtol=0)

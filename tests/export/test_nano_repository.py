@@ -64,7 +64,10 @@ def _decode(session: onnxruntime.InferenceSession, bundle: Feed, coords: Any, la
 
 def test_every_file_has_the_digest_that_the_manifest_states(manifest: dict[str, Any]) -> None:
     """`files` covers all but the manifest and the model card; `revision` is the digest over it."""
-    files = {path for path in REPOSITORY.rglob("*") if path.is_file()} - {REPOSITORY / "manifest.json", REPOSITORY / "README.md"}
+    files = {path for path in REPOSITORY.rglob("*") if path.is_file()} - {
+        REPOSITORY / "manifest.json",
+        REPOSITORY / "README.md",
+    }
     digests = {path.relative_to(REPOSITORY).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
     assert manifest["files"] == digests
     lines = "\n".join(f"{path}:{digest}" for path, digest in sorted(digests.items()))
@@ -77,7 +80,9 @@ def test_the_repository_keeps_its_size_budget() -> None:
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_the_triton_configuration_says_what_the_graph_is(name: str, sessions: dict[str, onnxruntime.InferenceSession]) -> None:
+def test_the_triton_configuration_says_what_the_graph_is(
+    name: str, sessions: dict[str, onnxruntime.InferenceSession]
+) -> None:
     """Names, types and shapes, without the batch axis; no queue policy."""
     text = (REPOSITORY / name / "config.pbtxt").read_text(encoding="utf-8")
     config = text_format.Parse(text, model_config_pb2.ModelConfig())
@@ -85,7 +90,9 @@ def test_the_triton_configuration_says_what_the_graph_is(name: str, sessions: di
     assert config.max_batch_size >= 4
     assert not config.dynamic_batching.HasField("default_queue_policy")
     for declared, real in ((config.input, sessions[name].get_inputs()), (config.output, sessions[name].get_outputs())):
-        stated = {tensor.name: (model_config_pb2.DataType.Name(tensor.data_type), list(tensor.dims)) for tensor in declared}
+        stated = {
+            tensor.name: (model_config_pb2.DataType.Name(tensor.data_type), list(tensor.dims)) for tensor in declared
+        }
         graph = {
             tensor.name: (TRITON_TYPES[tensor.type], [dim if isinstance(dim, int) else -1 for dim in tensor.shape[1:]])
             for tensor in real
@@ -101,7 +108,9 @@ def test_unused_slots_have_no_influence(sessions: dict[str, onnxruntime.Inferenc
     np.testing.assert_array_equal(bare["boxes"], padded["boxes"])
 
 
-def test_prompts_of_a_batch_answer_as_they_do_alone(sessions: dict[str, onnxruntime.InferenceSession], bundle: Feed) -> None:
+def test_prompts_of_a_batch_answer_as_they_do_alone(
+    sessions: dict[str, onnxruntime.InferenceSession], bundle: Feed
+) -> None:
     """A click, a box, and a box with a click do not see each other."""
     coords = [[[200, 150], [0, 0], [0, 0]], [[110, 60], [290, 240], [0, 0]], [[110, 60], [290, 240], [200, 150]]]
     labels = [[1, -1, -1], [2, 3, -1], [2, 3, 1]]
@@ -123,25 +132,31 @@ def test_a_click_and_a_box_find_the_disc(sessions: dict[str, onnxruntime.Inferen
         np.testing.assert_array_equal(box, 4.0 * np.array([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1]))
 
 
-def test_the_previous_mask_counts_only_when_it_is_announced(sessions: dict[str, onnxruntime.InferenceSession], bundle: Feed) -> None:
+def test_the_previous_mask_counts_only_when_it_is_announced(
+    sessions: dict[str, onnxruntime.InferenceSession], bundle: Feed
+) -> None:
     """`has_mask_input` decides by value; any size of `mask_input` is taken."""
     previous = np.full((1, 1, 128, 128), -6, np.float32)
     previous[..., 20:50, 30:70] = 6
     prompt: tuple[Any, Any] = ([[[[200, 150]]]], [[[1]]])
     plain = _decode(sessions["prompt_decoder"], bundle, *prompt)["mask_logits"]
     ignored = _decode(sessions["prompt_decoder"], bundle, *prompt, mask_input=previous)["mask_logits"]
-    used = _decode(sessions["prompt_decoder"], bundle, *prompt, mask_input=previous, has_mask_input=np.ones((1, 1), np.float32))
+    used = _decode(
+        sessions["prompt_decoder"], bundle, *prompt, mask_input=previous, has_mask_input=np.ones((1, 1), np.float32)
+    )
     np.testing.assert_allclose(plain, ignored, atol=2e-3)
     assert np.abs(plain - used["mask_logits"]).max() > 0.1
 
 
-def test_padding_does_not_reach_the_answer(sessions: dict[str, onnxruntime.InferenceSession], bundle: Feed) -> None:
+def test_padding_does_not_reach_the_answer(sessions: dict[str, onnxruntime.InferenceSession]) -> None:
     """What lies outside the valid size is zeroed inside the graph."""
     image = np.full((1, 512, 512, 3), 40, np.uint8)
     image[0, 340:] = 255
     noisy, clean = image, np.where(np.arange(512)[None, :, None, None] < 340, image, 0).astype(np.uint8)
     size = np.array([[340, 512]], np.int32)
-    first, second = (_run(sessions["image_encoder"], {"image": picture, "valid_size": size}) for picture in (noisy, clean))
+    first, second = (
+        _run(sessions["image_encoder"], {"image": picture, "valid_size": size}) for picture in (noisy, clean)
+    )
     for name in first:
         np.testing.assert_array_equal(first[name], second[name])
 
@@ -172,7 +187,10 @@ def test_text_embeddings_do_not_depend_on_their_neighbours(sessions: dict[str, o
     assert similar[0, 1] > similar[0, 3] < similar[2, 3]
 
 
-@pytest.mark.parametrize(("name", "count"), [("common", None), ("coco", 80), ("lvis", 1203), ("imagenet", 1000), ("imagenet21k", 21841), ("open-22k", None)])
+@pytest.mark.parametrize(
+    ("name", "count"),
+    [("common", None), ("coco", 80), ("lvis", 1203), ("imagenet", 1000), ("imagenet21k", 21841), ("open-22k", None)],
+)
 def test_vocabularies_are_complete_and_their_splits_point_into_them(name: str, count: int | None) -> None:
     """Sizes of the public sets; names without underscores; base and novel disjoint."""
     content = json.loads((REPOSITORY / f"text_encoder/vocabularies/{name}.json").read_text(encoding="utf-8"))
