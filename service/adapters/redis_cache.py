@@ -5,11 +5,13 @@ Cluster slot.
 """
 
 import asyncio
+import struct
 from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
 
 from redis.asyncio import Redis
+from redis.asyncio.client import Pipeline
 from redis.exceptions import RedisError
 
 from service.adapters.breaker import Breaker
@@ -18,6 +20,7 @@ from service.core.ports import Observer
 from service.core.types import Source, Tensors
 
 Answer = TypeVar("Answer")
+_SLOWEST = 2**25  # bytes a second that a write may need beside the round trip
 _INLINE_BYTES = 2**18  # (de)coding more than this is left to a thread
 
 
@@ -45,7 +48,7 @@ class RedisCache:
         pipeline = self._client.pipeline(transaction=False)
         pipeline.hmget(name, list(parts))
         pipeline.expire(name, self._limits.ttl)
-        answer = await self._guard(pipeline.execute())
+        answer = await self._guard(_execute(pipeline))
         if answer is None:
             return {}
         found: dict[str, tuple[Tensors, Source]] = {}
@@ -54,7 +57,7 @@ class RedisCache:
                 continue
             try:
                 found[part] = await self._decode(content), "redis"
-            except (InvalidPart, ValueError, KeyError, TypeError):
+            except (InvalidPart, ValueError, KeyError, TypeError, struct.error):
                 self._observer.cache_fault("corrupt")
                 await self._guard(self._client.hdel(name, part))
         return found
@@ -71,7 +74,8 @@ class RedisCache:
             pipeline = self._client.pipeline(transaction=False)
             pipeline.hset(_name(key), items=[item for pair in small.items() for item in pair])
             pipeline.expire(_name(key), self._limits.ttl)
-            await self._guard(pipeline.execute())
+            size = sum(len(content) for content in small.values())
+            await self._guard(_execute(pipeline), seconds=self._limits.timeout + size / _SLOWEST)
 
     async def delete(self, key: str) -> None:
         """Forget an image."""
@@ -81,14 +85,14 @@ class RedisCache:
         """Close the connections."""
         await self._client.aclose()
 
-    async def _guard(self, call: Awaitable[Answer]) -> Answer | None:
+    async def _guard(self, call: Awaitable[Answer], *, seconds: float | None = None) -> Answer | None:
         """The answer, or None when Redis fails or is slow: then the breaker counts."""
         if self._breaker.open:
             if asyncio.iscoroutine(call):
                 call.close()
             return None
         try:
-            async with asyncio.timeout(self._limits.timeout):
+            async with asyncio.timeout(seconds or self._limits.timeout):
                 answer = await call
         except (RedisError, OSError, TimeoutError) as error:
             self._breaker.failed()
@@ -101,6 +105,19 @@ class RedisCache:
         if len(content) <= _INLINE_BYTES:
             return decode_part(content)
         return await asyncio.to_thread(decode_part, content)
+
+
+async def _execute(pipeline: Pipeline) -> list[Any]:
+    """The answers; raises the first failure as it came.
+
+    redis-py's own raising puts the whole command into the message: with megabytes in it that takes seconds on the event
+    loop, just when Redis is full.
+    """
+    answers: list[Any] = await pipeline.execute(raise_on_error=False)
+    for answer in answers:
+        if isinstance(answer, Exception):
+            raise answer
+    return answers
 
 
 def _name(key: str) -> str:
