@@ -15,7 +15,7 @@ from service.client.parallel import in_threads
 from service.evaluation.comparison import Pair, Question, Tolerance, comparison, write_comparison
 from service.evaluation.generated import generate
 from service.evaluation.metrics import iou
-from service.evaluation.server import NoServer, served
+from service.evaluation.server import NoServer, check_target, served
 
 __all__ = ["NoServer", "compare"]
 _GENERATED = 8  # pictures, when none are given
@@ -23,6 +23,8 @@ _GENERATED = 8  # pictures, when none are given
 
 def compare(options: argparse.Namespace) -> int:
     """Ask both, write and print; the exit status is 0 only within the tolerance."""
+    for target in (options.a, options.b):
+        check_target(target)
     questions = _questions(options)
     answers, models = [], []
     for target in (options.a, options.b):  # one after the other: two large models may not fit in memory together
@@ -31,7 +33,7 @@ def compare(options: argparse.Namespace) -> int:
         answers.append(found)
         models.append({"asked": target, "model": found[0].model, "revision": found[0].revision})
     pairs = [
-        Pair(question, prompt, one, other, _overlap(one, other))
+        Pair(question, prompt, one, other, overlap(one, other))
         for question, first, second in zip(questions, *answers, strict=True)
         for prompt, one, other in zip(question.prompts, first, second, strict=True)
     ]
@@ -80,7 +82,7 @@ def _ask(url: str, questions: Sequence[Question], *, vocabulary: str | None, tit
     return answers
 
 
-def _overlap(one: SegmentedObject, other: SegmentedObject) -> float:
+def overlap(one: SegmentedObject, other: SegmentedObject) -> float:
     """IoU of two masks; a prompt that failed on one side only has none in common."""
     if one.rle is None or other.rle is None:
         return 1.0 if one.rle is other.rle else 0.0

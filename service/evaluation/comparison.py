@@ -67,17 +67,19 @@ def comparison(pairs: Sequence[Pair], *, models: Sequence[Mapping[str, str]], to
     """Figures and verdict."""
     ious = np.array([pair.iou for pair in pairs])
     agreement = float(np.mean([pair.agrees for pair in pairs]))
+    failed = sum(pair.a.error is not None or pair.b.error is not None for pair in pairs)
+    alike = ious.mean() >= tolerance.mask_iou and agreement >= tolerance.label_agreement
     return {
         "a": models[0],
         "b": models[1],
         "pictures": len({pair.question.name for pair in pairs}),
         "prompts": len(pairs),
-        "failed": sum(pair.a.error is not None or pair.b.error is not None for pair in pairs),
+        "failed": failed,
         "mask_iou": {"mean": float(ious.mean()), "least": float(ious.min()), "identical": float((ious == 1).mean())},
         "label_agreement": agreement,
         "drifted": sum(pair.drifted for pair in pairs),
         "tolerance": {"mask_iou": tolerance.mask_iou, "label_agreement": tolerance.label_agreement},
-        "within_tolerance": bool(ious.mean() >= tolerance.mask_iou and agreement >= tolerance.label_agreement),
+        "within_tolerance": bool(alike and failed == 0),  # two services that fail alike have proved nothing
     }
 
 

@@ -51,10 +51,11 @@ def object_tile(
     crop = cv2.resize(
         image[top:bottom, left:right], size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
     )
-    for mask, colour in outlines:
+    for below, (mask, colour) in enumerate(outlines):
         part = cv2.resize(mask[top:bottom, left:right].astype(np.uint8), size, interpolation=cv2.INTER_NEAREST)
         edges, _ = cv2.findContours(part, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
-        cv2.drawContours(crop, edges, -1, colour, 2, cv2.LINE_AA)
+        width = 2 * (len(outlines) - below)  # the first stays visible where both run together
+        cv2.drawContours(crop, edges, -1, colour, width, cv2.LINE_AA)
     if box is not None:
         corners = [(round((box[i] - left) * scale), round((box[i + 1] - top) * scale)) for i in (0, 2)]
         cv2.rectangle(crop, corners[0], corners[1], _WHITE, 1, cv2.LINE_AA)

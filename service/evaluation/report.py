@@ -41,7 +41,7 @@ def markdown(report: Report) -> str:
         f"# {report['model']}, revision {report['revision'][:16]}",
         "",
         f"{report['objects']} objects on {report['pictures']} pictures, {report['failed']} failed; {asked}.",
-        "A part's figures are those after its last click.",
+        "Figures of groups and classes are those after the last click.",
     ]
     groups = [[name, row["objects"], row["pictures"], *(row[key] for key in _MEANS)] for name, row in _groups(report)]
     parts = [head, _table(["group", "objects", "pictures", *_HEADINGS.values()], groups)]

@@ -19,14 +19,18 @@ class NoServer(Exception):
     """A folder that cannot be served."""
 
 
+def check_target(target: str) -> None:
+    """Raise NoServer for what is neither a URL nor a model repository, before any time is spent on it."""
+    if not _is_url(target) and not (Path(target) / "manifest.json").is_file():
+        raise NoServer(f"{target} is neither a URL nor a model repository")
+
+
 @contextmanager
 def served(target: str) -> Iterator[str]:
     """The URL of a service: the target's own, or that of a server started on the model repository it names."""
-    if target.startswith(("http://", "https://")):
+    if _is_url(target):
         yield target
         return
-    if not (Path(target) / "manifest.json").is_file():
-        raise NoServer(f"{target} is neither a URL nor a model repository")
     variables = {key: value for key, value in os.environ.items() if not key.startswith("OVSAM_") or key in _KEPT}
     variables["OVSAM_REQUEST_SECONDS"] = "600"
     command = [sys.executable, "-m", "service", "--model-repository", target, "serve", "--port", "0"]
@@ -39,6 +43,10 @@ def served(target: str) -> Iterator[str]:
         finally:
             process.terminate()
             process.wait()
+
+
+def _is_url(target: str) -> bool:
+    return target.startswith(("http://", "https://"))
 
 
 def _await_page(process: "subprocess.Popen[bytes]", log: Path) -> str:

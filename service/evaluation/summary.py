@@ -58,8 +58,12 @@ def group_figures(cases: Sequence[Case], *, apart: Collection[str]) -> dict[str,
 
 
 def click_figures(cases: Sequence[Case], *, clicks: int) -> list[Figures]:
-    """Means after 1 ... `clicks` clicks."""
-    return [{"click": click, **_quality(cases, [case.step(click) for case in cases])} for click in range(1, clicks + 1)]
+    """Means after 1 ... `clicks` clicks; `error` is 1 - IoU."""
+    rows = []
+    for click in range(1, clicks + 1):
+        quality = _quality(cases, [case.step(click) for case in cases])
+        rows.append({"click": click, "error": 1 - quality["iou"] if cases else None, **quality})
+    return rows
 
 
 def confusions(cases: Sequence[Case]) -> list[Figures]:
