@@ -39,11 +39,12 @@ format: setup-dev ## format and mend what can be mended
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-test-system: ## install redis-server and chromium for the tests, where apt-get can
-	@for tool in redis-server chromium; do command -v $$tool >/dev/null && continue; \
-	  echo "installing $$tool"; apt-get install -y -qq $$tool >/dev/null 2>&1 \
-	  || { apt-get update -qq && apt-get install -y -qq $$tool >/dev/null; } \
-	  || { echo "please install $$tool"; exit 1; }; done
+test-system: ## install the servers and tools that the tests run for real, where apt-get can
+	@for pair in redis-server:redis-server chromium:chromium promtool:prometheus kubectl:kubernetes-client; do \
+	  tool=$${pair%%:*}; package=$${pair##*:}; command -v $$tool >/dev/null && continue; \
+	  echo "installing $$package"; apt-get install -y -qq $$package >/dev/null 2>&1 \
+	  || { apt-get update -qq && apt-get install -y -qq $$package >/dev/null; } \
+	  || { echo "please install $$package, which has $$tool"; exit 1; }; done
 
 test: setup-export test-system ## all tests, against real servers and a real browser
 	$(BIN)/pytest
