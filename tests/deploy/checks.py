@@ -6,7 +6,7 @@ from functools import lru_cache
 from typing import Any
 
 import jsonschema
-import kubernetes_validate
+import kubernetes_validate  # type: ignore[import-untyped]  # it carries no types
 from pydantic import ValidationError
 
 from service.settings import Settings
