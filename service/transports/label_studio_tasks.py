@@ -21,7 +21,8 @@ from service.transports.label_studio_regions import (
 from service.transports.label_studio_schemas import PromptRegion
 from service.transports.services import Services
 
-_SHARE = 0.5  # of the best name's probability, which a label needs in a batch; less than 1 leaves room for synonyms
+_SHARE = 0.2  # of the best name's probability, which a label needs in a batch: rivals may be its synonyms
+_RULES = EverythingRules(min_stability=0.25)  # loose, since masks without a label are dropped afterwards
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +59,7 @@ async def annotate_everything(ready: Services, content: bytes, *, config: LabelC
     request = await _request(content, config, names=names)
     request = replace(request, background=True)
     size, found = Size(0, 0), []
-    async for item in segment_everything(ready.segmenter, request, rules=EverythingRules(), deadline=deadline):
+    async for item in segment_everything(ready.segmenter, request, rules=_RULES, deadline=deadline):
         if isinstance(item, SegmentReply):
             size = item.embedding.letterbox.original
         elif _is_named(item.classes or (), config):

@@ -58,7 +58,7 @@ class Studio:
     def project(self, config: str, image: Path) -> tuple[int, int]:
         """A new project with one picture, connected to the service: the task's and the model's number."""
         project = self._post("/api/projects", json={"title": "objects", "label_config": config})["id"]
-        self._post(f"/api/projects/{project}/import", files={"file": (image.name, image.read_bytes(), "image/jpeg")})
+        self._post(f"/api/projects/{project}/import", files={"file": (image.name, image.read_bytes(), "image/png")})
         tasks = self.http.get("/api/tasks", params={"project": project}).json()["tasks"]
         settings = {"url": f"{self.service}/integrations/label-studio", "title": "ovsam", "is_interactive": True}
         model = self._post("/api/ml", json={"project": project, **settings})
@@ -103,7 +103,7 @@ def label_studio(executable: str, folder: Path) -> Iterator[Studio]:
     legacy = ["--enable-legacy-api-token", "--data-dir", str(folder)]
     local = {"ML_BLOCK_LOCAL_IP": "false", "SSRF_PROTECTION_ENABLED": "false", "COLLECT_ANALYTICS": "false"}
     own = {"OVSAM_PORT": service.rsplit(":", 1)[1], "OVSAM_FETCH_ALLOW": f"localhost:{port}"}
-    own["OVSAM_CACHE_DIR"] = str(folder / "ovsam")
+    own |= {"OVSAM_CACHE_DIR": str(folder / "ovsam"), "OVSAM_REQUEST_SECONDS": "90"}  # a busy machine is no failure
     headers = {"authorization": f"Token {_TOKEN}"}
     with (
         process([*start, *user, *legacy], local, url=f"{studio}/health", log=folder / "label-studio.log"),

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 from pycocotools.coco import COCO
 
 from service.core.types import BoolArray
@@ -23,9 +24,9 @@ from tests.end_to_end.label_studio_server import Studio, label_studio
 EXECUTABLE = os.environ.get("OVSAM_LABEL_STUDIO", "")
 pytestmark = pytest.mark.skipif(not EXECUTABLE, reason="OVSAM_LABEL_STUDIO names no label-studio executable")
 FOLDER = Path(__file__).parents[1] / "evaluation_set"
-PICTURE = "composite-058.jpg"
-NAMES = ("violin", "watermelon")
-LABELS = "".join(f'<Label value="{name}"/>' for name in NAMES)
+SOURCES = {"pumpkin": "composite-024.jpg", "bell": "composite-054.jpg"}
+NAMES = tuple(SOURCES)
+LABELS = "".join(f'<Label value="{name}"/>' for name in (*NAMES, "guitar", "cat"))
 CONFIG = f"""<View><Image name="image" value="$image"/>
   <BrushLabels name="brush" toName="image">{LABELS}</BrushLabels>
   <KeyPointLabels name="kp" toName="image" smart="true"><Label value="auto" smart="true"/></KeyPointLabels>
@@ -51,20 +52,31 @@ class Project:
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
-    with label_studio(EXECUTABLE, tmp_path_factory.mktemp("studio")) as studio:
-        task, model = studio.project(CONFIG, FOLDER / "images" / PICTURE)
-        yield Project(studio, task, model, things())
+    folder = tmp_path_factory.mktemp("studio")
+    things = draw_picture(folder / "picture.png")
+    with label_studio(EXECUTABLE, folder) as studio:
+        task, model = studio.project(CONFIG, folder / "picture.png")
+        yield Project(studio, task, model, things)
 
 
-def things() -> dict[str, Thing]:
+def draw_picture(path: Path) -> dict[str, Thing]:
+    """Two objects of the evaluation set, side by side on a plain ground."""
     coco = COCO(FOLDER / "annotations.json")
-    (image,) = [image for image in coco.dataset["images"] if image["file_name"] == PICTURE]
-    found = {}
-    for item in coco.imgToAnns[image["id"]]:
-        x, y, width, height = item["bbox"]
-        name = coco.cats[item["category_id"]]["name"]
-        found[name] = Thing(coco.annToMask(item) == 1, tuple(item["point"]), (x, y, x + width, y + height))
-    return found
+    picture = np.full((360, 560, 3), 226, np.uint8)
+    things = {}
+    for left, (name, file) in zip((20, 270), SOURCES.items(), strict=True):
+        (image,) = [image for image in coco.dataset["images"] if image["file_name"] == file]
+        (item,) = [a for a in coco.imgToAnns[image["id"]] if coco.cats[a["category_id"]]["name"] == name]
+        pixels = np.asarray(Image.open(FOLDER / "images" / file).convert("RGB"))
+        x, y, width, height = (round(side) for side in item["bbox"])
+        cut = coco.annToMask(item)[y : y + height, x : x + width].astype(bool)
+        mask = np.zeros(picture.shape[:2], np.bool_)
+        mask[40 : 40 + height, left : left + width] = cut
+        picture[mask] = pixels[y : y + height, x : x + width][cut]
+        point = (item["point"][0] - x + left, item["point"][1] - y + 40)
+        things[name] = Thing(mask, point, (left, 40, left + width, 40 + height))
+    Image.fromarray(picture).save(path)
+    return things
 
 
 def region(name: str, kind: str, value: dict[str, Any], mask: BoolArray) -> dict[str, Any]:
