@@ -23,6 +23,7 @@ from service.transports.problems import MalformedRequest
 from service.transports.services import Services
 
 _MIN_SCORE = 0.5  # of a detected object when CVAT sends no threshold
+_RULES = EverythingRules(min_stability=0.25)  # loose, since masks without a sure name are dropped afterwards
 _DETECT_SECONDS = 90.0  # nobody waits at a click here, and CVAT gives up after 120
 _Body = TypeVar("_Body", bound=ImageIn)
 Reply = Annotated[Literal["both", "mask", "shapes"], Query()]
@@ -111,9 +112,7 @@ async def _detect(body: DetectorIn, ready: Services) -> Response:
         render=render,
         background=True,
     )
-    found = segment_everything(
-        ready.segmenter, request, rules=EverythingRules(), deadline=time.monotonic() + _DETECT_SECONDS
-    )
+    found = segment_everything(ready.segmenter, request, rules=_RULES, deadline=time.monotonic() + _DETECT_SECONDS)
     shapes = [
         {"confidence": str(round(item.classes[0].score, 4)), "label": item.classes[0].name, **item.mask}
         async for item in found
