@@ -7,7 +7,7 @@ from pathlib import Path
 from export.nano.cutouts import prepare_cutouts
 from export.nano.export import export_repository, write_text_side
 from export.nano.ingredients import fetch
-from export.nano.recognition import RecognitionConfig, compute_features, train_head
+from export.nano.recognition import RecognitionConfig, compute_features, train_gate, train_head
 from export.nano.scenes import prepare_scenes
 from export.nano.text import TextEncoder
 from export.nano.train import TrainingConfig, train
@@ -49,6 +49,7 @@ def recognise(work: Path, *, processes: int) -> None:
     compute_features(work, config, processes=processes)
     write_text_side(work, work / "text")
     train_head(work, TextEncoder(work / "text/text_encoder"), config)
+    train_gate(work, config)
 
 
 def _parser() -> argparse.ArgumentParser:

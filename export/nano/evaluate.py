@@ -25,6 +25,7 @@ SMALLEST_OBJECT = 300
 OBJECTS_PER_SCENE = 3
 CLICKS = 3
 DRAWINGS = 400
+MARKS = ("<!-- figures -->", "<!-- end of figures -->")
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,13 +150,15 @@ def photograph_names(nano: Nano, repository: Path, pictures: Pictures) -> dict[s
     """Whole objects clicked on photographs, named from the `common` vocabulary; a synonym of the true name counts."""
     path = repository / "text_encoder/vocabularies/common.json"
     classes = json.loads(path.read_text(encoding="utf-8"))["classes"]
-    texts = nano.text([names[0] for names in classes])
+    texts = nano.text([name for names in classes for name in names])
+    starts = np.cumsum([0, *(len(names) for names in classes[:-1])])
     first, fifth, count = 0, 0, 0
     for image, targets in pictures:
         encoded = nano.encode(image)
         for target in (t for t in targets if t.names & {name for names in classes for name in names}):
             logits = nano.decode(encoded, Prompt(((*target.click, 1),)))
-            ranked = np.argsort(-nano.scores(nano.embed(encoded, logits), texts))[:5]
+            scores = np.maximum.reduceat(nano.scores(nano.embed(encoded, logits), texts), starts)
+            ranked = np.argsort(-scores)[:5]
             hits = [bool(target.names & set(classes[k])) for k in ranked]
             first, fifth, count = first + hits[0], fifth + any(hits), count + 1
             print("names", sorted(target.names)[:2], [classes[k][0] for k in ranked])
@@ -201,15 +204,27 @@ def latencies(repository: Path, repeats: int = 9) -> dict[str, float]:
     return {name: round(float(np.median(values)), 1) for name, values in times.items()}
 
 
-def print_table(figures: dict[str, float]) -> None:
-    """Value, floor and goal of every figure that has them; the rest below."""
-    print(f"{'':26}{'value':>8}{'floor':>8}{'goal':>8}")
+def table(figures: dict[str, float]) -> str:
+    """Markdown: value, floor and goal of every figure that has them, then the rest."""
+    lines = ["| figure | value | floor | goal |", "|---|---|---|---|"]
     for name, (floor, goal) in FLOORS.items():
         if name in figures:
             met = figures[name] <= floor if name.endswith("_ms") else figures[name] >= floor
-            print(f"{name:26}{figures[name]:8.2f}{floor:8.2f}{goal:8.2f}  {'' if met else 'below the floor'}")
-    for name in sorted(figures.keys() - FLOORS.keys()):
-        print(f"{name:26}{figures[name]:8.2f}")
+            lines.append(
+                f"| {name} | {figures[name]:.2f}{'' if met else ' (below the floor)'} | {floor:.2f} | {goal:.2f} |"
+            )
+    lines += [f"| {name} | {figures[name]:.2f} | | |" for name in sorted(figures.keys() - FLOORS.keys())]
+    return "\n".join(lines)
+
+
+def write(repository: Path, figures: dict[str, float]) -> None:
+    """Into the manifest's `quality` and between the marks of the model card."""
+    path, card = repository / "manifest.json", repository / "README.md"
+    manifest = json.loads(path.read_text(encoding="utf-8")) | {"quality": figures}
+    path.write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
+    before, _, rest = card.read_text(encoding="utf-8").partition(MARKS[0])
+    after = rest.partition(MARKS[1])[2]
+    card.write_text(f"{before}{MARKS[0]}\n{table(figures)}\n{MARKS[1]}{after}", encoding="utf-8")
 
 
 def main() -> None:
@@ -219,14 +234,12 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path("build/nano"), help="folder with the prepared scenes")
     parser.add_argument("--photographs", type=Path, default=Path("tests/evaluation_set"), help="hand-drawn masks")
     parser.add_argument("--scenes", type=int, default=150, help="scenes per composed set")
-    parser.add_argument("--write", action="store_true", help="put the figures into the manifest's `quality`")
+    parser.add_argument("--write", action="store_true", help="put the figures into manifest and model card")
     arguments = parser.parse_args()
     figures = evaluate(arguments.repository, arguments.work, photographs=arguments.photographs, scenes=arguments.scenes)
-    print_table(figures)
+    print(table(figures))
     if arguments.write:
-        path = arguments.repository / "manifest.json"
-        manifest = json.loads(path.read_text(encoding="utf-8")) | {"quality": figures}
-        path.write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
+        write(arguments.repository, figures)
 
 
 if __name__ == "__main__":

@@ -31,8 +31,14 @@ REGION_GROUP = ("region_32", "region_16")
 
 
 CLEAN_UP = {"smooth_sigma": 0.8, "keep_prompted": True, "fill_holes_below": 0.15, "drop_islands_below": 0.05}
-RECOGNITION = {"scale": 12.0, "background": False, "second_weight": {"base": 0.5, "novel": 0.5}}
-"""Base and novel weigh the same: nano was trained on names of its own; no vocabulary's split means anything to it."""
+EMBEDDINGS = ("region_embedding",)
+RECOGNITION = {
+    "embeddings": list(EMBEDDINGS),
+    "scale": 16.0,
+    "background": False,
+    "second_weight": {"base": 0.5, "novel": 0.5},
+}
+"""One embedding: photographs and drawings are weighed inside the graph, so the splits' weights have nothing to fuse."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +60,7 @@ def export_repository(work: Path, repository: Path) -> None:
     masks = MaskNetwork().eval()
     masks.load_state_dict(torch.load(work / "masks.pt", map_location="cpu", weights_only=True)["average"])
     class_texts = write_text_side(work, repository)
-    regions = RegionEncoderGraph(class_weight, class_bias, class_texts, load_head(work / "head.pt"))
+    regions = RegionEncoderGraph(class_weight, class_bias, class_texts, load_head(work))
     for export in (_image_encoder(trunk, masks), _prompt_decoder(masks), _region_encoder(regions)):
         target = repository / export.name / "1/model.onnx"
         round_weights(export.network)
@@ -62,10 +68,10 @@ def export_repository(work: Path, repository: Path) -> None:
         check_parity(export, target)
         write_config(GraphFile(export.name, target, export.max_batch_size))
     write_config(GraphFile("text_encoder", repository / "text_encoder/1/model.onnx", 64))
-    write_manifest(repository, manifest(work, regions))
+    write_manifest(repository, manifest(work))
 
 
-def manifest(work: Path, regions: RegionEncoderGraph) -> dict[str, Any]:
+def manifest(work: Path) -> dict[str, Any]:
     """What export/README.md asks for, without files and revision; the evaluation fills in the quality."""
     return {
         "format": 1,
@@ -78,7 +84,7 @@ def manifest(work: Path, regions: RegionEncoderGraph) -> dict[str, Any]:
         "preprocessing": 1,
         "bundle": {"mask": list(MASK_GROUP), "region": list(REGION_GROUP)},
         "clean_up": CLEAN_UP,
-        "recognition": RECOGNITION | {"embeddings": _embeddings(regions)},
+        "recognition": RECOGNITION,
         "text": {"templates": ["{}"], "default_vocabulary": "common"},
         "quality": {},
         "training": {"recipe": "export/nano", **training_record(work / "masks.pt")},
@@ -151,6 +157,7 @@ def check_parity(export: Export, target: Path) -> None:
     for inputs in (export.inputs, {name: value[:1] for name, value in export.inputs.items()}):
         with torch.no_grad():
             expected = export.network(*inputs.values())
+        expected = expected if isinstance(expected, tuple) else (expected,)
         found = session.run(list(export.outputs), {name: value.numpy() for name, value in inputs.items()})
         for name, want, have in zip(export.outputs, expected, found, strict=True):
             difference = np.abs(want.numpy().astype(np.float32) - have.astype(np.float32)).max()
@@ -198,11 +205,7 @@ def _region_encoder(regions: RegionEncoderGraph) -> Export:
     inputs = _example_features(REGION_GROUP) | {"boxes": boxes, "masks": masks}
     dynamic: dict[str, dict[int, object]] = {name: {0: batch} for name in REGION_GROUP}
     dynamic |= {name: {0: batch, 1: count} for name in ("boxes", "masks")}
-    return Export("region_encoder", regions, inputs, dynamic, tuple(_embeddings(regions)), 8)
-
-
-def _embeddings(regions: RegionEncoderGraph) -> list[str]:
-    return ["conse_embedding"] if regions.head is None else ["conse_embedding", "head_embedding"]
+    return Export("region_encoder", regions, inputs, dynamic, EMBEDDINGS, 8)
 
 
 def _example_features(names: tuple[str, ...]) -> dict[str, Tensor]:

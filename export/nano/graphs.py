@@ -88,24 +88,30 @@ class RegionEncoderGraph(nn.Module):
     class_texts: Tensor
 
     def __init__(
-        self, class_weight: Tensor, class_bias: Tensor, class_texts: Tensor, head: nn.Module | None = None
+        self,
+        class_weight: Tensor,
+        class_bias: Tensor,
+        class_texts: Tensor,
+        trained: tuple[nn.Module, nn.Module] | None = None,
     ) -> None:
-        """Classifier [1000,1280], [1000]; text embeddings of its classes [1000,D]; the trained head, if any."""
+        """Classifier [1000,1280], [1000]; its classes' text embeddings [1000,D]; the trained head and gate, if any."""
         super().__init__()
         self.register_buffer("class_weight", class_weight)
         self.register_buffer("class_bias", class_bias)
         self.register_buffer("class_texts", class_texts)
-        self.head = head
+        self.head, self.gate = trained or (None, None)
 
-    def forward(self, region_32: Tensor, region_16: Tensor, boxes: Tensor, masks: Tensor) -> tuple[Tensor, ...]:
-        """Bx1280x16x16, Bx112x32x32, BxNx4, BxNxLxL -> BxNxD each, zeros for an empty mask."""
+    def forward(self, region_32: Tensor, region_16: Tensor, boxes: Tensor, masks: Tensor) -> Tensor:
+        """Bx1280x16x16, Bx112x32x32, BxNx4, BxNxLxL -> BxNxD, zeros for an empty mask."""
         weights = masks.float() * (boxes[..., 2] > boxes[..., 0]).float()[..., None, None]
         found = weights.amax((2, 3)).unsqueeze(2)
         deep, shallow = (pool(level.float(), weights) for level in (region_32, region_16))
-        embeddings = [self.conse(deep)]
-        if self.head is not None:
-            embeddings.append(self.head(torch.cat([deep, shallow], dim=2)))
-        return tuple(functional.normalize(embedding, dim=2, eps=1e-6) * found for embedding in embeddings)
+        embedding = functional.normalize(self.conse(deep), dim=2, eps=1e-6)
+        if self.head is not None and self.gate is not None:
+            pooled = torch.cat([deep, shallow], dim=2)
+            drawn = self.gate(pooled)
+            embedding = (1 - drawn) * embedding + drawn * functional.normalize(self.head(pooled), dim=2, eps=1e-6)
+        return functional.normalize(embedding, dim=2, eps=1e-6) * found
 
     def conse(self, pooled: Tensor) -> Tensor:
         """Convex combination of the likeliest classes' texts (Norouzi et al., 2014): no training, any vocabulary."""

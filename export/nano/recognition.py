@@ -21,11 +21,14 @@ from export.nano.graphs import pool
 from export.nano.ingredients import CLIPART, OPENMOJI, TRUNK, source_folder
 from export.nano.scenes import Composer, composer
 from export.nano.text import TextEncoder
+from export.nano.textures import fractal_noise, sample_texture
 from export.nano.train import normalise
 from export.nano.trunk import CHANNELS, HEAD_CHANNELS, load_trunk
 
 FRAME = 384
 FEATURES = HEAD_CHANNELS + CHANNELS[16]
+PHOTOGRAPH_PRIOR = 4.0
+"""Logits: the few training photographs make the gate sure too early."""
 CHUNK = 400
 """Objects whose features lie in one file."""
 
@@ -35,11 +38,12 @@ class RecognitionConfig:
     """How often each drawing is seen, and how the head learns from it."""
 
     views: int = 5
-    epochs: int = 30
-    batch: int = 512
+    epochs: int = 40
+    batch: int = 256
     learning_rate: float = 1e-3
     weight_decay: float = 0.05
     scale: float = 20.0
+    photograph_crops: int = 400
     seed: int = 1
 
 
@@ -62,6 +66,27 @@ class RegionHead(nn.Module):
         """The same leading axes."""
         embedding: Tensor = self.layers(pooled)
         return embedding
+
+
+class DrawingGate(nn.Module):
+    """Pooled features BxNxFEATURES -> BxNx1: how much a region looks drawn rather than photographed, 0-1.
+
+    The head knows drawings and the ImageNet classifier photographs; each misleads on the other's ground.
+    """
+
+    def __init__(self) -> None:
+        """Linear on normalised features."""
+        super().__init__()
+        self.norm, self.linear = nn.LayerNorm(FEATURES, elementwise_affine=False), nn.Linear(FEATURES, 1)
+
+    def logit(self, pooled: Tensor) -> Tensor:
+        """The same leading axes, one channel."""
+        logit: Tensor = self.linear(self.norm(pooled))
+        return logit
+
+    def forward(self, pooled: Tensor) -> Tensor:
+        """Share of the head: a drawing has to look the part beyond doubt."""
+        return (self.logit(pooled) - PHOTOGRAPH_PRIOR).sigmoid()
 
 
 def named_cutouts(work: Path) -> list[tuple[int, Cutout]]:
@@ -123,6 +148,17 @@ class _FeatureWorker:
         np.savez(path.with_suffix(".partial.npz"), features=features, cutouts=np.array(labels))
         path.with_suffix(".partial.npz").rename(path)
 
+    def photographed(self, crops: int) -> Tensor:
+        """Features of four blobs in each of many crops of the training photographs: [4 x crops, FEATURES]."""
+        rng = np.random.default_rng([self.seed, 1_000_000])
+        rows = []
+        for _ in tqdm(range(crops), desc="photographs", unit="crop"):
+            image = sample_texture(rng, self.composer.photographs, FRAME, photograph=1.0)
+            fields = [fractal_noise(rng, FRAME, roughness=0.4) for _ in range(4)]
+            masks = np.stack([field > np.quantile(field, rng.uniform(0.6, 0.95)) for field in fields])
+            rows.append(self._pooled(image, masks))
+        return torch.from_numpy(np.concatenate(rows))
+
     @torch.no_grad()
     def _pooled(self, image: NDArray[np.uint8], masks: NDArray[np.bool_]) -> NDArray[np.float32]:
         size = torch.tensor([image.shape[:2]], dtype=torch.int32)
@@ -158,10 +194,30 @@ def train_head(work: Path, text: TextEncoder, config: RecognitionConfig) -> None
     torch.save({"head": head.state_dict(), "objects": len(labels), "names": len(names)}, work / "head.pt")
 
 
-def load_head(checkpoint: Path) -> RegionHead | None:
-    """The trained head; None before it is trained (the repository then has ConSE alone)."""
-    if not checkpoint.exists():
+def train_gate(work: Path, config: RecognitionConfig) -> None:
+    """Tell stored drawings from blobs cut out of the training photographs; writes `work/gate.pt`."""
+    torch.manual_seed(config.seed)
+    files = [np.load(path) for path in sorted((work / "features").glob("[0-9]*.npz")) if "partial" not in path.name]
+    drawn = torch.from_numpy(np.concatenate([file["features"] for file in files])).float()
+    worker = _FeatureWorker(work, config.seed)
+    photographed = worker.photographed(config.photograph_crops)
+    gate = DrawingGate()
+    optimiser = torch.optim.AdamW(gate.parameters(), 1e-3, weight_decay=0.1)
+    for _ in tqdm(range(600), desc="gate", unit="step"):
+        rows = [part[torch.randint(len(part), (128,))] for part in (drawn, photographed)]
+        target = torch.cat([torch.ones(128), torch.zeros(128)])
+        loss = functional.binary_cross_entropy_with_logits(gate.logit(torch.cat(rows))[:, 0], target)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    torch.save(gate.state_dict(), work / "gate.pt")
+
+
+def load_head(work: Path) -> tuple[RegionHead, DrawingGate] | None:
+    """The trained head and gate; None before they are trained (the repository then has ConSE alone)."""
+    if not (work / "head.pt").exists() or not (work / "gate.pt").exists():
         return None
-    head = RegionHead()
-    head.load_state_dict(torch.load(checkpoint, map_location="cpu", weights_only=True)["head"])
-    return head.eval()
+    head, gate = RegionHead(), DrawingGate()
+    head.load_state_dict(torch.load(work / "head.pt", map_location="cpu", weights_only=True)["head"])
+    gate.load_state_dict(torch.load(work / "gate.pt", map_location="cpu", weights_only=True))
+    return head.eval(), gate.eval()

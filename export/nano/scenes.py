@@ -36,6 +36,8 @@ class Composer:
     work: Path
     cutouts: list[Cutout]
     photographs: list[UInt8Image] = field(repr=False)
+    camouflaged: float = 0.0
+    """Share of objects drawn towards the colours around them: a hardship of training, left out of the measured sets."""
 
     def compose(self, rng: Rng, size: int) -> Scene:
         """One scene; equal generators give equal scenes."""
@@ -43,7 +45,7 @@ class Composer:
         labels = np.zeros((size, size), np.uint8)
         names = []
         for sprite, name, (x, y) in self._objects(rng, size):
-            if rng.random() < CAMOUFLAGED:
+            if rng.random() < self.camouflaged:
                 _camouflage(rng, sprite, image)
             if rng.random() < 0.4:
                 _shadow(rng, image, sprite[..., 3], (x, y))
@@ -227,7 +229,8 @@ def composer(work: Path, split: str) -> Composer:
         "held_out": [c for c in seen if c.held_out],
         "unseen_style": unseen,
     }[split]
-    return Composer(work, chosen, load_photographs(work, held_out=split != "train"))
+    camouflaged = CAMOUFLAGED if split == "train" else 0.0
+    return Composer(work, chosen, load_photographs(work, held_out=split != "train"), camouflaged)
 
 
 def scene_paths(work: Path, split: str, index: int) -> tuple[Path, Path]:
