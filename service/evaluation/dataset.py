@@ -112,6 +112,12 @@ def choose(dataset: DataSet, *, splits: Sequence[str], limit: int | None) -> Dat
     return DataSet(dataset.categories, tuple(picture for picture in pictures if picture.targets))
 
 
+def clip_box(box: Box, size: tuple[int, int]) -> Box:
+    """A box inside its picture of (height, width): annotated and detected ones reach out by fractions of a pixel."""
+    x1, y1, x2, y2 = box
+    return max(0.0, x1), max(0.0, y1), min(float(size[1]), x2), min(float(size[0]), y2)
+
+
 def _categories(rows: Sequence[Mapping[str, Any]]) -> dict[int, Category]:
     splits = splits_of([row["name"] for row in rows])
     return {
@@ -132,7 +138,7 @@ def _target(row: Mapping[str, Any], categories: Mapping[int, Category], *, size:
         category=categories[row["category_id"]],
         size=size,
         segmentation=row["segmentation"],
-        box=(x, y, x + width, y + height),
+        box=clip_box((x, y, x + width, y + height), size),
         area=row["area"],
         crowd=bool(row.get("iscrowd", 0)),
         part=bool(row.get("part", False)),

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from service.client.answers import Answer, SegmentedObject
 from service.client.api import Client
 from service.client.options import Prompt, SegmentOptions
-from service.evaluation.dataset import Box, InvalidDataSet, Picture, Target
+from service.evaluation.dataset import Box, InvalidDataSet, Picture, Target, clip_box
 from service.evaluation.metrics import boundary_iou, iou
 from service.evaluation.prompts import PromptRule, corrective_click, empty_mask
 from service.evaluation.records import DetectionRecord, ObjectRecord, PictureRecord, Step, shown
@@ -52,7 +52,7 @@ class Examiner:
             revision=revision,
             first_seconds=None if upload.known else first,
             objects=tuple(objects),
-            detections=tuple(self._detections(upload.digest, self.detections.get(picture.id, ()))),
+            detections=tuple(self._detections(upload.digest, picture)),
         )
 
     def _measure_object(self, digest: str, target: Target) -> tuple[ObjectRecord, Answer]:
@@ -78,11 +78,13 @@ class Examiner:
                 return _record(target, prompt, steps, found), answer
             prompt = replace(prompt, points=[*prompt.points, click], mask_ref=found.mask_ref)
 
-    def _detections(self, digest: str, boxes: Sequence[DetectedBox]) -> list[DetectionRecord]:
+    def _detections(self, digest: str, picture: Picture) -> list[DetectionRecord]:
+        """A box that the service refuses, as one without any area, counts as not detected."""
+        boxes, size = self.detections.get(picture.id, ()), picture.targets[0].size
         records = []
         for start in range(0, len(boxes), _BOXES):
             chunk = boxes[start : start + _BOXES]
-            answer = self.client.segment(digest, boxes=[item.box for item in chunk], classify=False)
+            answer = self.client.segment(digest, boxes=[clip_box(item.box, size) for item in chunk], classify=False)
             records += [
                 DetectionRecord(item.category, item.score, found.rle.size, found.rle.counts)
                 for item, found in zip(chunk, answer, strict=True)

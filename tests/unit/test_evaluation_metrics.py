@@ -3,6 +3,8 @@
 import contextlib
 import io
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ from pycocotools.cocoeval import COCOeval
 
 from service.client.masks import BoolArray
 from service.evaluation.average_precision import AveragePrecision, Detection, Truth
-from service.evaluation.dataset import InvalidDataSet, Target, choose, read_dataset
+from service.evaluation.dataset import InvalidDataSet, Target, choose, clip_box, read_dataset
 from service.evaluation.masks import decode_segmentation, fill_polygons
 from service.evaluation.metrics import boundary_iou, inner_band, iou, percentiles_ms
 from service.evaluation.prompts import corrective_click, parse_rule
@@ -271,6 +273,19 @@ def test_lvis_files_bring_their_frequencies_and_addresses(tmp_path: Path) -> Non
     assert [target.id for target in rare.pictures[0].targets] == [6]
     with pytest.raises(InvalidDataSet, match="novel"):
         choose(dataset, splits=["novel"], limit=None)
+
+
+def test_boxes_that_reach_out_of_the_picture_are_clipped() -> None:
+    assert clip_box((-0.5, 3.0, 160.2, 120.01), SIZE) == (0.0, 3.0, 160.0, 120.0)
+
+
+def test_serving_never_loads_what_evaluation_does() -> None:
+    """The commands are registered with every start of the console program."""
+    code = (
+        "import sys, service.evaluation.commands; print([n for n in sys.modules if n.startswith('service.evaluation')])"
+    )
+    loaded = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert loaded.strip() == "['service.evaluation', 'service.evaluation.commands']"
 
 
 def test_a_limit_spreads_over_the_file_and_crowds_are_not_asked_for() -> None:
