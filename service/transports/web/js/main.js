@@ -99,13 +99,18 @@ byId("own-name").addEventListener("input", async ({ target }) => {
 const narrow = matchMedia("(max-width: 820px)");
 const insets = () =>
   narrow.matches ? { top: 40, right: 6, bottom: 60, left: 6 } : { top: 48, right: 64, bottom: 68, left: 16 };
-new ResizeObserver(([entry]) => {
+const observer = new ResizeObserver(([entry]) => {
   const { inlineSize: width, blockSize: height } = entry.contentBoxSize[0];
   const device = entry.devicePixelContentBoxSize?.[0];
   const deviceWidth = device?.inlineSize ?? Math.round(width * devicePixelRatio);
   const deviceHeight = device?.blockSize ?? Math.round(height * devicePixelRatio);
   if (width && height) painter.resize({ width, height, deviceWidth, deviceHeight, insets: insets() });
-}).observe(stage);
+});
+try {
+  observer.observe(stage, { box: "device-pixel-content-box" }); // tells a move to a denser screen, too
+} catch {
+  observer.observe(stage); // Safari does not know that box
+}
 
 followTheme(byId("theme"));
 editor.refresh();
