@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Awaitable, Callable
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import httpx
 
@@ -63,7 +64,7 @@ async def _measure(options: argparse.Namespace, say: Say) -> None:
     say(Figure("bare decoder + region encoder, 16 prompts", str(batched)))
     say(Figure("naive service (encodes for each click), in process", str(naive)))
     bare_rate = 16 / (batched.p50 / 1000)
-    shared = {"threads": str(options.threads), "model_repository": str(options.repository)}
+    shared: dict[str, Any] = {"threads": str(options.threads), "model_repository": str(options.repository)}
     with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
         folder = Path(name)
         redis = stack.enter_context(redis_server(folder))
@@ -78,7 +79,7 @@ async def _measure(options: argparse.Namespace, say: Say) -> None:
     if not options.no_triton:
         with tempfile.TemporaryDirectory() as name, running_triton(options.repository, Path(name)) as triton:
             for memory in ("0", "1"):
-                settings = shared | {"triton_url": triton.url, "triton_shared_memory": memory}
+                settings: dict[str, Any] = shared | {"triton_url": triton.url, "triton_shared_memory": memory}
                 with running_gateway(Path(name), name=f"triton-{memory}", **settings) as gateway:
                     warm = Latency.of((await _clicks(gateway, clients=1, seconds=options.seconds))[0])
                 how = "with shared memory" if memory == "1" else "by messages"
@@ -129,7 +130,7 @@ async def _storm(gateway: Gateway, say: Say) -> None:
     """64 first clicks on a picture that nobody has seen."""
     content = (SAMPLES / "cat.jpg").read_bytes()
     before = metric(gateway.metrics(), "ovsam_batch_items_count", model="image_encoder")
-    files = {"image": content, "request": (None, b'{"prompts":[{"points":[{"x":200,"y":150}]}]}')}
+    files: dict[str, Any] = {"image": content, "request": (None, b'{"prompts":[{"points":[{"x":200,"y":150}]}]}')}
     async with gateway.async_client() as http:
         answers = await asyncio.gather(*(http.post("/v1/segment", files=files) for _ in range(64)))
     encodes = metric(gateway.metrics(), "ovsam_batch_items_count", model="image_encoder") - before

@@ -210,7 +210,7 @@ def test_sigterm_drains_ready_turns_false_work_in_hand_finishes(folder: Path) ->
         async def drain() -> tuple[list[int], int]:
             async with gateway.async_client() as http:
                 digest = (await http.post("/v1/images", content=noise(50))).json()["image"]
-                body = {"image": digest, "prompts": CLICK["prompts"] * 64}
+                body = {"image": digest, "prompts": [{"points": [{"x": 150, "y": 100}]}] * 64}
                 working = [asyncio.ensure_future(http.post("/v1/segment", json=body)) for _ in range(4)]
                 await asyncio.sleep(0.2)
                 gateway.process.send_signal(signal.SIGTERM)
