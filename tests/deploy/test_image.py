@@ -81,6 +81,7 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> ImageFolder:
     return folder
 
 
+@pytest.mark.image
 def test_the_image_knows_neither_torch_nor_pip(image: ImageFolder) -> None:
     found = image.run(
         ["python", "-c", "import importlib.util as u; print([n for n in ('torch', 'pip') if u.find_spec(n)])"]
@@ -89,6 +90,7 @@ def test_the_image_knows_neither_torch_nor_pip(image: ImageFolder) -> None:
     assert image.run(["ovsam", "--help"])
 
 
+@pytest.mark.image
 def test_the_image_serves_passes_its_health_check_and_ends(image: ImageFolder, tmp_path: Path) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -104,6 +106,7 @@ def test_the_image_serves_passes_its_health_check_and_ends(image: ImageFolder, t
     assert code in {0, -signal.SIGTERM}, (tmp_path / "log").read_text()
 
 
+@pytest.mark.image
 def test_a_health_check_without_a_service_fails(image: ImageFolder) -> None:
     check = json.loads(STAGES["runtime"].all("HEALTHCHECK")[0].split("CMD ", 1)[1])
     with socket.socket() as closed:
