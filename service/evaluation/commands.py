@@ -17,7 +17,9 @@ def register(commands: Commands) -> None:
     evaluation = _command(commands, "evaluate", "measure a running service on annotated pictures")
     evaluation.add_argument("--annotations", type=Path, required=True, help="file in COCO's or LVIS' format")
     evaluation.add_argument("--images", type=Path, required=True, metavar="DIR", help="folder of its pictures")
-    evaluation.add_argument("--url", help="the service (default: this machine, at OVSAM_PORT)")
+    evaluation.add_argument(
+        "--url", help="the service, or a model repository's folder (default: this machine, at OVSAM_PORT)"
+    )
     evaluation.add_argument(
         "--prompt",
         default="paper-point",
@@ -53,11 +55,15 @@ def _command(commands: Commands, name: str, summary: str) -> argparse.ArgumentPa
 def _evaluate(options: argparse.Namespace, settings: Settings) -> int:
     from service.evaluation.dataset import InvalidDataSet  # noqa: PLC0415 - serving never loads it
     from service.evaluation.evaluate import evaluate  # noqa: PLC0415
+    from service.evaluation.server import NoServer, check_target, served  # noqa: PLC0415
 
     _quiet()
     try:
-        return evaluate(options, url=options.url or f"http://{settings.host}:{settings.port}")
-    except (ClientError, InvalidDataSet) as error:
+        target = options.url or f"http://{settings.host}:{settings.port}"
+        check_target(target)
+        with served(target) as url:
+            return evaluate(options, url=url)
+    except (ClientError, InvalidDataSet, NoServer) as error:
         sys.stderr.write(f"ovsam: {error}\n")
         return 2
 

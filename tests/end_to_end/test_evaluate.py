@@ -120,6 +120,7 @@ def test_options_that_cannot_be_followed_are_told(tmp_path: Path, capsys: pytest
         (("--split", "novel"), "novel"),
         (("--apart", "coins"), "coins"),
         (("--url", "http://127.0.0.1:9", "--limit", 1), "no answer"),
+        (("--url", SET), "neither a URL nor a model repository"),
     ):
         assert command("evaluate", *given, *wrong) == 2
         assert reason in capsys.readouterr().err
