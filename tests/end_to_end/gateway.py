@@ -15,6 +15,7 @@ import httpx
 
 ROOT = Path(__file__).resolve().parents[2]
 SAMPLES = ROOT / "service" / "transports" / "web" / "samples"
+_START_SECONDS = 600.0  # the full-size model on a busy machine
 _PAGE = re.compile(r"page\s+(http://\S+)/")
 
 
@@ -51,9 +52,7 @@ class Gateway:
 
 
 @contextmanager
-def running_gateway(
-    folder: Path, *, name: str = "gateway", seconds: float = 300.0, **settings: str
-) -> Iterator[Gateway]:
+def running_gateway(folder: Path, *, name: str = "gateway", **settings: str) -> Iterator[Gateway]:
     """A gateway on a free port; `settings` are OVSAM_ variables without the prefix, in lower case."""
     folder.mkdir(parents=True, exist_ok=True)
     log = folder / f"{name}.log"
@@ -64,7 +63,7 @@ def running_gateway(
     with log.open("wb") as output:
         process = subprocess.Popen(command, cwd=ROOT, env=variables, stdout=output, stderr=subprocess.STDOUT)
     try:
-        yield Gateway(process, _await_page(process, log, seconds=seconds), log)
+        yield Gateway(process, _await_page(process, log), log)
     finally:
         if process.poll() is None:
             process.terminate()
@@ -75,8 +74,8 @@ def running_gateway(
                 process.wait()
 
 
-def _await_page(process: "subprocess.Popen[bytes]", log: Path, *, seconds: float) -> str:
-    end = time.monotonic() + seconds
+def _await_page(process: "subprocess.Popen[bytes]", log: Path) -> str:
+    end = time.monotonic() + _START_SECONDS
     while time.monotonic() < end:
         found = _PAGE.search(log.read_text())
         if found:
