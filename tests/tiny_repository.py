@@ -137,7 +137,8 @@ def _write(
     constants: Sequence[onnx.TensorProto] = (),
 ) -> None:
     write_model(folder, nodes, inputs, outputs, initializers=constants, version=version)
-    digest = hashlib.sha256((folder / str(version) / "model.onnx").read_bytes()).hexdigest()
     extra = "dynamic_batching {} version_policy { latest { num_versions: 2 } }"
-    extra += f' parameters [{{ key: "graph_sha256" value {{ string_value: "{digest}" }} }}]'
+    for graph in folder.glob("*/model.onnx"):
+        digest = hashlib.sha256(graph.read_bytes()).hexdigest()
+        extra += f' parameters [{{ key: "graph_sha256.{graph.parent.name}" value {{ string_value: "{digest}" }} }}]'
     write_config(folder, inputs, outputs, extra=extra)

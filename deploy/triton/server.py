@@ -44,6 +44,11 @@ class TritonServer:
         remove_stale_shared_memory()
         self._process = spawn(self._command(), variables=self.environment.variables())
 
+    @property
+    def crashed(self) -> bool:
+        """Whether a signal ended the server."""
+        return self._process is not None and (self._process.returncode or 0) < 0
+
     def wait(self, seconds: float) -> int | None:
         """Return the exit code if the server ends within `seconds`, else None."""
         assert self._process is not None

@@ -9,6 +9,7 @@ from server import TritonServer
 
 log = logging.getLogger("triton")
 
+FIRST_ATTEMPTS = 3
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 30.0  # seconds between restarts, doubled each time
 PATIENCE = 10  # a probe may take this many times as long as the first one, which met an idle server
 BROKEN_SERVER_GRACE = 1.0  # seconds: a server with a dead stub blocks its whole exit timeout
@@ -43,8 +44,7 @@ class Supervisor:
     def run(self) -> None:
         """Raise StartFailed, or end by KeyboardInterrupt; the server is gone in either case."""
         try:
-            if refused := self._start():
-                raise StartFailed(refused)
+            self._start_first()
             self._announce()
             while True:
                 if (code := self.server.wait(self.policy.interval)) is not None:
@@ -54,6 +54,17 @@ class Supervisor:
                     self._recover(dead)
         finally:
             self.server.stop(grace=self.server.options.exit_timeout)
+
+    def _start_first(self) -> None:
+        """Give up on a fault of repository or ports at once, on crashes (stubs starved of CPU cause them) later."""
+        for attempt in range(1, FIRST_ATTEMPTS + 1):
+            fault = self._start()
+            if not fault:
+                return
+            if attempt == FIRST_ATTEMPTS or not self.server.crashed:
+                raise StartFailed(fault)
+            log.error("%s; trying again", fault)
+            self.server.stop(grace=BROKEN_SERVER_GRACE)
 
     def _start(self) -> str:
         """Start the server and wait until each model that loaded has answered a probe; return what went wrong."""
@@ -139,7 +150,7 @@ class Supervisor:
         try:
             for model in models:
                 log.error("reloading '%s'", model)
-                self.control.unload(model, timeout=self.policy.timeout)
+                self._unload(model)
                 self.control.load(model, timeout=self.policy.start_timeout)
                 self._timeouts[model] = self._measured_timeout(model)
                 del self._failures[model]
@@ -147,3 +158,12 @@ class Supervisor:
         except ControlError as error:
             log.error("restarting the server: %s", error)  # noqa: TRY400 - a message for the operator
             self._restart()
+
+    def _unload(self, model: str) -> None:
+        """End a model and wait for it: a load that overtakes the unload keeps the dead process."""
+        self.control.unload(model, timeout=self.policy.timeout)
+        deadline = time.monotonic() + self.policy.start_timeout
+        while not self.control.models().get(model, "gone"):
+            if time.monotonic() > deadline:
+                raise ControlError(f"'{model}' does not end")
+            time.sleep(START_POLL)

@@ -8,7 +8,7 @@ from tritonclient.grpc import model_config_pb2
 
 from service.adapters.manifest import GraphSpec
 
-GRAPH_DIGEST = "graph_sha256"  # a parameter of config.pbtxt, which Triton hands out as it was when it loaded the model
+GRAPH_DIGEST = "graph_sha256.{version}"  # parameters of config.pbtxt, one for each version: all share that file
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,13 +31,14 @@ class ModelIdentity:
 
 def identity_of(config: model_config_pb2.ModelConfig, *, version: str) -> ModelIdentity:
     """Read the identity that a configuration states."""
+    key = GRAPH_DIGEST.format(version=version)
     type_name = model_config_pb2.DataType.Name
     return ModelIdentity(
         version=version,
         tensors={
             tensor.name: (type_name(tensor.data_type), tuple(tensor.dims)) for tensor in (*config.input, *config.output)
         },
-        digest=config.parameters[GRAPH_DIGEST].string_value if GRAPH_DIGEST in config.parameters else "",
+        digest=config.parameters[key].string_value if key in config.parameters else "",
     )
 
 

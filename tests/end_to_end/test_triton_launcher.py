@@ -136,9 +136,9 @@ def test_a_hung_server_is_restarted(triton: TritonProcess) -> None:
 
 def test_a_busy_model_is_not_taken_for_a_dead_one(triton: TritonProcess) -> None:
     """A probe that waits behind long work counts for nothing while that work makes progress."""
-    body = b'{"inputs": [{"name": "repeats", "shape": [1, 1], "datatype": "INT64", "data": [1200]}]}'
+    body = b'{"inputs": [{"name": "repeats", "shape": [1, 1], "datatype": "INT64", "data": [300]}]}'
     url = f"http://127.0.0.1:{triton.http_port}/v2/models/slow/infer"
-    clients = [threading.Thread(target=lambda: urllib.request.urlopen(url, body).read()) for _ in range(8)]
+    clients = [threading.Thread(target=lambda: urllib.request.urlopen(url, body).read()) for _ in range(30)]
     for client in clients:
         client.start()
     for client in clients:
