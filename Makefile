@@ -6,7 +6,7 @@ HOST ?= 127.0.0.1
 PORT ?= 8000
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev setup-export run check format test test-system bench evaluate proto nano triton stack lock
+.PHONY: help setup setup-dev setup-export run check format test test-system bench evaluate measure proto check-deploy settings-page nano triton stack lock
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -52,8 +52,20 @@ test: setup-export test-system ## all tests, against real servers and a real bro
 bench: setup-dev ## measure latency and throughput (ratios within one run)
 	$(BIN)/python tests/benchmark/run.py
 
-evaluate: setup-dev ## measure the bundled model on its held-out sets
-	$(BIN)/python -m export.nano evaluate --repository model_repository
+evaluate: setup-export ## measure the bundled model on its held-out sets
+	$(BIN)/python -m export.nano prepare
+	$(BIN)/python -m export.nano.evaluate --repository model_repository
+
+URL ?= model_repository
+measure: setup ## measure a service or model repository (URL=...) on the bundled evaluation set
+	$(BIN)/ovsam evaluate --annotations tests/evaluation_set/annotations.json --images tests/evaluation_set/images \
+	  --apart coin --prompt points:3 --url $(URL) --out build/evaluation
+
+check-deploy: setup-export test-system ## validate images, compose, manifests, alerts, dashboard, settings page
+	$(BIN)/pytest tests/deploy
+
+settings-page: setup ## write deploy/SETTINGS.md anew from the code
+	$(BIN)/python -m service.settings_page > deploy/SETTINGS.md
 
 proto: setup-dev ## generate the gRPC code anew (and lint the proto, which needs npm)
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m grpc_tools.protoc -I . --python_out=. --grpc_python_out=. \
@@ -61,7 +73,7 @@ proto: setup-dev ## generate the gRPC code anew (and lint the proto, which needs
 	npx --yes @bufbuild/buf@1.75.0 lint
 
 nano: setup-export ## train and export the bundled model again (hours)
-	$(BIN)/python -m export.nano all --repository model_repository
+	for step in prepare train recognise vocabularies export; do $(BIN)/python -m export.nano $$step || exit 1; done
 
 triton: setup ## serve model_repository/ from a real tritonserver on this machine
 	$(BIN)/python deploy/triton/launch.py --repository model_repository

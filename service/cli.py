@@ -25,6 +25,7 @@ from service.core.errors import ServiceError
 from service.core.images import decode_image, digest_of
 from service.core.requests import Classify, PromptRequest, SegmentReply, SegmentRequest
 from service.core.types import BoolArray, Box, Point, Prompt, UInt8Array
+from service.evaluation import commands as evaluation_commands
 from service.settings import Settings
 from service.telemetry import PrometheusObserver, set_up_logs
 from service.transports.services import Services
@@ -73,6 +74,7 @@ def _parser() -> argparse.ArgumentParser:
     segment.set_defaults(run=lambda options, settings: asyncio.run(_segment(options, settings)))
 
     folder_commands.register(commands)
+    evaluation_commands.register(commands)
     models = commands.add_parser("models", help="show the model and its measured quality")
     models.set_defaults(run=_models)
     vocabularies = commands.add_parser("vocabularies", help="list the vocabularies")
