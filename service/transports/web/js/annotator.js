@@ -6,6 +6,7 @@ import { Mask } from "./rle.js";
 import { smoothPath, traceRings } from "./outline.js";
 
 const NAMES = 5;
+const GRIDS = [16, 8]; // clicks along the longer side; the second is for a service too busy for the first
 const SAME = 0.7; // masks with a larger IoU are one object, as in the service's own everything mode
 const BATCH = 64; // objects named anew in one request
 
@@ -87,9 +88,19 @@ export class Annotator extends EventTarget {
   }
 
   /** Segment everything on the picture; objects appear as they come, without those there are. Resolves with their number. */
-  async findEverything({ signal, onFound, minStability }) {
+  async findEverything(wanted) {
+    for (const grid of GRIDS) {
+      try {
+        return await this.#searchGrid(grid, wanted);
+      } catch (error) {
+        if (error.code !== "deadline" || grid === GRIDS.at(-1)) throw error;
+      }
+    }
+  }
+
+  async #searchGrid(grid, { signal, onFound, minStability }) {
     const { digest } = await this.image.ready;
-    const body = { image: digest, classify: this.classify, min_stability: minStability };
+    const body = { image: digest, classify: this.classify, grid, min_stability: minStability };
     const words = this.#wordsKey();
     let found = 0;
     for await (const item of this.#api.everything(body, { signal, onWait: (problem) => this.#tell("wait", problem) })) {

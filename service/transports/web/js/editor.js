@@ -177,7 +177,8 @@ export class Editor {
   /** Coordinates mean nothing when browser and service disagree about how a picture is turned. */
   #compare(image, { width, height }) {
     if (!width || (width === image.width && height === image.height)) return;
-    const detail = `Here it has ${image.width} × ${image.height} pixels, there ${width} × ${height}. Masks may be misplaced.`;
+    const sizes = `Here it has ${image.width} × ${image.height} pixels, there ${width} × ${height}.`;
+    const detail = `${sizes} Masks may be misplaced.`;
     this.#notices.problem({ title: "Browser and service see this picture differently", detail });
   }
 

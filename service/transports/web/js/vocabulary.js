@@ -34,7 +34,8 @@ export class VocabularyChooser {
   /** Fill the list; the model's default comes chosen. */
   async load() {
     const { default: chosen, vocabularies } = await this.#api.vocabularies();
-    const options = vocabularies.map((name) => element("option", { value: name }, name === chosen ? `${name} (default)` : name));
+    const label = (name) => (name === chosen ? `${name} (default)` : name);
+    const options = vocabularies.map((name) => element("option", { value: name }, label(name)));
     this.#select.replaceChildren(...options, element("option", { value: OWN }, "My own words…"));
     this.#select.value = chosen;
     await this.#describe();
@@ -89,10 +90,12 @@ export class VocabularyChooser {
     }
     const { found } = await this.suggest(text);
     if (text !== this.#search.value) return;
-    byId("search-result").textContent = found.length > SHOWN ? `${count(found.length)} names, ${SHOWN} shown` : `${found.length || "no"} names`;
+    const shown = found.length > SHOWN ? `, ${SHOWN} shown` : "";
+    byId("search-result").textContent = `${found.length ? count(found.length) : "no"} names${shown}`;
     list.replaceChildren(
       ...found.slice(0, SHOWN).map((name) => {
-        const button = { class: "chip", type: "button", title: "Name the selected object so", onclick: () => this.#choose(name) };
+        const onclick = () => this.#choose(name);
+        const button = { class: "chip", type: "button", title: "Name the selected object so", onclick };
         return element("li", {}, element("button", button, name));
       }),
     );

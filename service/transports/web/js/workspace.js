@@ -10,7 +10,9 @@ import { History } from "./history.js";
  *   active: the object that clicks refine; "new": the next click begins an object; null: clicks select
  */
 
-export const PALETTE = ["#ff4d5e", "#2f9bff", "#1fc16b", "#ffb020", "#b56bff", "#00c2c7", "#ff6fb5", "#a3d421", "#ff7a30", "#7385ff"];
+const PALETTE = [
+  "#ff4d5e", "#2f9bff", "#1fc16b", "#ffb020", "#b56bff", "#00c2c7", "#ff6fb5", "#a3d421", "#ff7a30", "#7385ff",
+];
 
 const EMPTY = Object.freeze({ objects: [], active: "new" });
 
