@@ -144,7 +144,7 @@ def test_damaged_values_in_redis_give_right_answers(gateways: tuple[Gateway, Gat
     with one.client() as http:
         expected = http.post("/v1/segment", files=parts(content)).json()["results"][0]["mask"]
     with redis.client() as client:
-        for name in list(client.scan_iter()):
+        for name in list(client.scan_iter(_type="hash")):
             for field, value in client.hgetall(name).items():
                 damaged = bytearray(value)
                 damaged[len(damaged) // 2] ^= 0x55
