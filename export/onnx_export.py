@@ -45,9 +45,10 @@ def write_graph(spec: GraphSpec, path: Path) -> None:
 
 
 def to_float16(network: OpenVocabularySam) -> None:
-    """Halve the weights in place; the Fourier code stays float32, as box arithmetic does in the graphs."""
+    """Halve the weights in place, but for prompts and masks: that graph is small and float16 moves mask borders."""
     network.half()
-    network.prompt_encoder.fourier.float()
+    network.prompt_encoder.float()
+    network.mask_decoder.float()
 
 
 def _weight_bytes(module: nn.Module) -> int:
