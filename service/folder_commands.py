@@ -30,7 +30,7 @@ def register(commands: Commands) -> None:
     annotation.add_argument("--vocabulary", help="a vocabulary to choose from (see `ovsam vocabularies`)")
     annotation.add_argument("--min-score", type=float, default=0.3, help="least probability of a name (default 0.3)")
     annotation.add_argument("--grid", type=int, default=16, help="clicks along the longer side (default 16)")
-    annotation.add_argument("--min-stability", type=float, default=0.8, help="least stability of a mask (default 0.8)")
+    annotation.add_argument("--min-stability", type=float, default=0.5, help="least stability of a mask (default 0.5)")
     annotation.add_argument("--format", choices=["coco"], default="coco", help="form of the file (default coco)")
     annotation.add_argument("--out", type=Path, default=Path("annotations.json"), help="default annotations.json")
     _folder_command(

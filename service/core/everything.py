@@ -20,7 +20,7 @@ class EverythingRules:
     """
 
     grid: int = 16
-    min_stability: float = 0.8
+    min_stability: float = 0.5
     min_area: float = 0.0005
     overlap: float = 0.7
 

@@ -94,7 +94,7 @@ class EverythingIn(Strict):
 
     image: Digest | InlineImage | ImageUrl | None = None
     grid: int = Field(16, ge=1, le=64, description="points along the longer side")
-    min_stability: float = Field(0.8, ge=0, le=1)
+    min_stability: float = Field(0.5, ge=0, le=1)
     min_area: float = Field(0.0005, ge=0, le=1, description="smallest mask, as a share of the image")
     overlap: float = Field(0.7, ge=0, le=1, description="masks with a larger IoU than this count as one object")
     classify: ClassifyIn | None = ClassifyIn()
