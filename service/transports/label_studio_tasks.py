@@ -21,8 +21,7 @@ from service.transports.label_studio_regions import (
 from service.transports.label_studio_schemas import PromptRegion
 from service.transports.services import Services
 
-_SHARE = 0.2  # of the best name's probability, which a label needs in a batch: rivals may be its synonyms
-_RULES = EverythingRules(min_stability=0.25)  # loose, since masks without a label are dropped afterwards
+_RULES = EverythingRules(min_stability=0.5)  # loose, since masks without a label are dropped afterwards
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,8 +73,8 @@ async def batch_names(ready: Services, config: LabelConfig) -> tuple[str, ...]:
 
 
 def _is_named(classes: Sequence[ClassScore], config: LabelConfig) -> bool:
-    """Whether a label holds against the best of all names; `classes` has the best first."""
-    return any(name in config.words and score >= _SHARE * classes[0].score for name, score in classes)
+    """Whether a label is likelier than chance among all names (`classes` has every one): rivals may be synonyms."""
+    return any(name in config.words and score * len(classes) >= 1 for name, score in classes)
 
 
 async def _request(content: bytes, config: LabelConfig, *, names: tuple[str, ...] | None) -> SegmentRequest:

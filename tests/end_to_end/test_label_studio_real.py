@@ -24,9 +24,9 @@ from tests.end_to_end.label_studio_server import Studio, label_studio
 EXECUTABLE = os.environ.get("OVSAM_LABEL_STUDIO", "")
 pytestmark = pytest.mark.skipif(not EXECUTABLE, reason="OVSAM_LABEL_STUDIO names no label-studio executable")
 FOLDER = Path(__file__).parents[1] / "evaluation_set"
-SOURCES = {"pumpkin": "composite-024.jpg", "bell": "composite-054.jpg"}
+SOURCES = {"raccoon": "composite-044.jpg", "watermelon": "composite-058.jpg"}
 NAMES = tuple(SOURCES)
-LABELS = "".join(f'<Label value="{name}"/>' for name in (*NAMES, "guitar", "cat"))
+LABELS = "".join(f'<Label value="{name}"/>' for name in (*NAMES, "guitar", "cup"))
 CONFIG = f"""<View><Image name="image" value="$image"/>
   <BrushLabels name="brush" toName="image">{LABELS}</BrushLabels>
   <KeyPointLabels name="kp" toName="image" smart="true"><Label value="auto" smart="true"/></KeyPointLabels>
