@@ -76,3 +76,4 @@ def set_up_logs(level: str) -> None:
     logging.basicConfig(
         level=level.upper(), stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s %(message)s", force=True
     )
+    logging.getLogger("httpx").setLevel(logging.WARNING)  # its lines hold whole URLs, presigned ones too
