@@ -120,14 +120,18 @@ class _Server(uvicorn.Server):
         address = f"http://{host}:{port}"
         print(f"\n  page  {address}/\n  docs  {address}/docs\n\n  {_curl(address)}\n", flush=True)
 
-    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """At the first signal readiness turns false and serving goes on for a while; a second one ends it at once."""
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002 - uvicorn's signature
+        """At the first signal readiness turns false and serving goes on for a while; a second one ends it at once.
+
+        Not uvicorn's own: that kills the process by the signal in the end, which looks like a crash to a supervisor.
+        """
         services: Services | None = getattr(self._state, "services", None)
         if services is None or services.draining.is_set() or self._drain_seconds == 0:
-            super().handle_exit(sig, frame)
+            self.force_exit = self.should_exit
+            self.should_exit = True
             return
         services.draining.set()
-        signal.signal(signal.SIGALRM, lambda *_: super(_Server, self).handle_exit(sig, frame))
+        signal.signal(signal.SIGALRM, lambda *_: setattr(self, "should_exit", True))
         signal.setitimer(signal.ITIMER_REAL, self._drain_seconds)
 
 
