@@ -19,10 +19,9 @@ from service.adapters.shared_slots import SlotLimits
 from service.adapters.triton_backend import TritonBackend
 from service.core.errors import BackendUnavailable, DeadlineExceeded, ServiceError
 from service.core.types import Array
-from tests.end_to_end.triton_server import QUICK_PROBES, TritonProcess, left_in_shared_memory, running_triton
+from tests.end_to_end.triton_server import QUICK_PROBES, READY, TritonProcess, left_in_shared_memory, running_triton
 from tests.tiny_repository import write_tiny_repository
 
-READY = "triton: ready"
 UNWATCHED = ("--probe-interval", "600", "--exit-timeout", "3")
 
 

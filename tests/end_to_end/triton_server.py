@@ -13,6 +13,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 LAUNCHER = ROOT / "deploy" / "triton" / "launch.py"
 SHARED_MEMORY = Path("/dev/shm")
+READY = "triton: ready"
 START_TIMEOUT = 180.0  # the first start installs the server
 QUICK_PROBES = ("--probe-interval", "0.3", "--probe-timeout", "2", "--exit-timeout", "5")
 
@@ -70,6 +71,18 @@ class TritonProcess:
                 raise AssertionError(f"no {text!r} in:\n{self.log.read_text()}")
             time.sleep(0.05)
 
+    def wait_for_recovery(self, *, timeout: float = 60.0) -> None:
+        """Wait until the one model that was broken serves again.
+
+        Most often it is reloaded; a stub that dies holding a lock in shared memory takes Triton's backend with it
+        (boost's lock_exception), and then the whole server comes back.
+        """
+        deadline = time.monotonic() + timeout
+        while self.count("answers again") + self.count(READY) < 2:
+            if self.launcher.poll() is not None or time.monotonic() > deadline:
+                raise AssertionError(f"no recovery in:\n{self.log.read_text()}")
+            time.sleep(0.05)
+
     def end(self, sign: signal.Signals = signal.SIGTERM, *, timeout: float = 30.0) -> int:
         """Send a signal to the launcher alone and return its exit code."""
         self.launcher.send_signal(sign)
@@ -92,7 +105,7 @@ def running_triton(repository: Path, folder: Path, flags: Sequence[str] = QUICK_
     """Run a server that is ready inside the block and gone after it."""
     triton = start_triton(repository, folder, flags)
     try:
-        triton.wait_for("triton: ready", timeout=START_TIMEOUT)
+        triton.wait_for(READY, timeout=START_TIMEOUT)
         yield triton
     finally:
         if triton.launcher.poll() is None:
