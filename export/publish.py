@@ -10,7 +10,7 @@ from export.graphs import graph_specs
 from export.network.ovsam import OpenVocabularySam
 from export.onnx_export import to_float16, write_graph
 from export.parity import Figure, compare_graph, network_outputs, require_parity
-from export.repository import ModelFolder, published_whole, variant_manifest, write_config, write_manifest
+from export.repository import WINDOW_SIDES, ModelFolder, published_whole, variant_manifest, write_config, write_manifest
 from export.tokenizer import build_tokenizer
 
 Precision = Literal["float32", "float16"]
@@ -36,7 +36,7 @@ def publish(
             to_float16(network)
         for spec in specs:
             bar.set_postfix_str(f"{spec.name}: graph")
-            model = ModelFolder(folder / spec.name, spec.max_batch_size, threads=_THREADS)
+            model = ModelFolder(folder / spec.name, spec.max_batch_size, threads=_THREADS, free_sides=WINDOW_SIDES)
             write_graph(spec, model.graph)
             write_config(model)
             figures += compare_graph(spec, model.graph, expected=expected[spec.name], precision=precision)

@@ -3,9 +3,9 @@
 import hashlib
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -29,16 +29,25 @@ _UNLISTED = {"manifest.json", "README.md"}
 # geometric-mean side of a box at which a level starts and ends, with a pixel to spare where they meet
 _WINDOW_SIZES = {"p2": [0, 112], "p3": [111, 224]}
 _WINDOW_TILE = 16
+WINDOW_SIDES = dict.fromkeys(WINDOWED, _WINDOW_TILE)
+"""Smallest side of the tensors that are read by tiles."""
 _LICENCE = "NTU S-Lab License 1.0 (adapter and mask decoder), MIT (CLIP), Apache-2.0 (SAM's prompt encoder)"
+
+
+_SERVED_VERSIONS = 2  # gateways of the old and the new version both find theirs while a model is rolled out
 
 
 @dataclass(frozen=True, slots=True)
 class ModelFolder:
-    """One model of a repository; `threads` are those of its ONNX Runtime session."""
+    """One model of a repository; `threads` are those of its ONNX Runtime session.
+
+    `free_sides` gives the size that a free axis of an input has in the warm-up, where 1 will not do.
+    """
 
     path: Path
     max_batch_size: int
     threads: int = 1
+    free_sides: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def graph(self) -> Path:
@@ -47,19 +56,29 @@ class ModelFolder:
 
 
 def write_config(folder: ModelFolder) -> None:
-    """config.pbtxt beside the graph: batched without delay, one instance."""
+    """config.pbtxt beside the graph: batched without delay, one instance, warmed up, its versions told apart."""
     model = onnx.load(folder.graph, load_external_data=False)
     config = model_config_pb2.ModelConfig(
         name=folder.path.name, backend="onnxruntime", max_batch_size=folder.max_batch_size
     )
-    config.version_policy.latest.num_versions = 1
-    for target, values in ((config.input, model.graph.input), (config.output, model.graph.output)):
+    config.version_policy.latest.num_versions = _SERVED_VERSIONS
+    initializers = {initializer.name for initializer in model.graph.initializer}
+    inputs = [value for value in model.graph.input if value.name not in initializers]
+    for target, values in ((config.input, inputs), (config.output, model.graph.output)):
         for value in values:
             target.add(name=value.name, data_type=_data_type(value), dims=_dims(value))
     config.instance_group.add(kind=model_config_pb2.ModelInstanceGroup.KIND_AUTO, count=1)
     # No queue policy: with one instance it stalls bursts. Admission is the service's task.
     config.dynamic_batching.max_queue_delay_microseconds = 0
     config.parameters["intra_op_thread_count"].string_value = str(folder.threads)
+    # Version 1 alone: whoever adds version 2 beside it adds its digest too (export/README.md).
+    config.parameters["graph_sha256.1"].string_value = version_digest(folder.graph.parent)
+    warm_up = config.model_warmup.add(name="zeros", batch_size=1)
+    for tensor in config.input:
+        sample = warm_up.inputs[tensor.name]
+        sample.data_type, sample.zero_data = tensor.data_type, True
+        free = folder.free_sides.get(tensor.name, 1)
+        sample.dims.extend(free if side == -1 else side for side in tensor.dims)
     write_config_message(folder.path, config)
 
 
@@ -143,6 +162,16 @@ def file_digests(repository: Path) -> dict[str, str]:
 def _digest(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def version_digest(version: Path) -> str:
+    """sha256 over the contents of a version's files in order of their names: the graph, then its external data."""
+    digest = hashlib.sha256()
+    for path in sorted(version.iterdir()):
+        with path.open("rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()
 
 
 def revision_of(digests: dict[str, str]) -> str:

@@ -15,10 +15,10 @@ from export.nano import graphs
 from export.nano.graphs import INPUT_SIZE, LOW_RES_SIZE, ImageEncoderGraph, PromptDecoderGraph, RegionEncoderGraph
 from export.nano.ingredients import TRUNK, source_folder
 from export.nano.recognition import load_head
-from export.nano.repository import GraphFile, write_config, write_manifest
 from export.nano.text import copy_reference_text_encoder, imagenet_lemmas, write_text_encoder, write_tokenizer
 from export.nano.train import MaskNetwork, training_record
 from export.nano.trunk import Trunk, load_trunk
+from export.repository import ModelFolder, write_config, write_manifest
 
 OPSET = 18
 SMALLEST_HALVED = 1024
@@ -26,6 +26,7 @@ TOLERANCE = 2e-3
 """Largest difference of PyTorch and ONNX Runtime over the output's largest value (a step of float16 is 5e-4)."""
 COMMON_PART = 0.7
 """Share of the mean text embedding that is taken out of every text embedding."""
+TEXTS_PER_BATCH = 64
 MASK_GROUP = ("image_embedding", "high_res_8", "high_res_4")
 REGION_GROUP = ("region_32", "region_16")
 
@@ -62,12 +63,12 @@ def export_repository(work: Path, repository: Path) -> None:
     class_texts = write_text_side(work, repository)
     regions = RegionEncoderGraph(class_weight, class_bias, class_texts, load_head(work))
     for export in (_image_encoder(trunk, masks), _prompt_decoder(masks), _region_encoder(regions)):
-        target = repository / export.name / "1/model.onnx"
+        model = ModelFolder(repository / export.name, export.max_batch_size)
         round_weights(export.network)
-        write_graph(export, target)
-        check_parity(export, target)
-        write_config(GraphFile(export.name, target, export.max_batch_size))
-    write_config(GraphFile("text_encoder", repository / "text_encoder/1/model.onnx", 64))
+        write_graph(export, model.graph)
+        check_parity(export, model.graph)
+        write_config(model)
+    write_config(ModelFolder(repository / "text_encoder", TEXTS_PER_BATCH))
     write_manifest(repository, manifest(work))
 
 
