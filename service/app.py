@@ -79,7 +79,12 @@ def assemble(
         pixels=int(settings.max_megapixels * 1_000_000),
         seconds=settings.request_seconds,
     )
-    prompts = PromptLimits(prompts=settings.max_prompts, points=settings.max_points, queue=settings.max_queue)
+    prompts = PromptLimits(
+        prompts=settings.max_prompts,
+        points=settings.max_points,
+        queue=settings.max_queue,
+        seconds=settings.request_seconds,
+    )
     embedder = Embedder(backend=backend, cache=cache, leases=leases, observer=observer, limits=images)
     segmenter = Segmenter(
         backend=backend,

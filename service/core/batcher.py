@@ -5,6 +5,7 @@ whose caller has gone are dropped before they cost anything; interactive ones go
 """
 
 import asyncio
+import math
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Hashable, Sequence
@@ -22,11 +23,16 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True, slots=True)
 class BatchLimits:
-    """At most `batch` items in a call, `queue` items waiting, `slots` calls at a time."""
+    """At most `batch` items in a call, `queue` items waiting, `slots` calls at a time.
+
+    `seconds` bounds what an interactive item may have to wait and to run at the pace measured last: whoever would miss
+    its deadline anyway is told at once, and costs nothing.
+    """
 
     batch: int
     queue: int
     slots: int
+    seconds: float = math.inf
 
 
 @dataclass(slots=True, eq=False)
@@ -59,8 +65,8 @@ class Batcher(Generic[Key, Item, Result]):
         self._seconds_per_item = 0.0
 
     async def submit(self, key: Key, items: Sequence[Item], *, background: bool = False) -> tuple[list[Result], float]:
-        """Results in order, and the seconds spent waiting. Raises Overloaded at once when the queue is full."""
-        if self._depth + len(items) > self._limits.queue and self._depth > 0:
+        """Results in order, and the seconds spent waiting. Raises Overloaded at once when the queue is full or slow."""
+        if self._depth > 0 and (self._full(len(items)) or (not background and self._late(len(items)))):
             self._observer.dropped(self._name, "overloaded")
             raise Overloaded(
                 f"{self._depth} items wait for the {self._name}; try again", retry_after=self.drain_seconds()
@@ -91,6 +97,14 @@ class Batcher(Generic[Key, Item, Result]):
     def drain_seconds(self) -> float:
         """How long the queue takes to empty at the pace measured last; at least a second for Retry-After."""
         return max(1.0, self._depth * self._seconds_per_item / self._limits.slots)
+
+    def _full(self, more: int) -> bool:
+        return self._depth + more > self._limits.queue
+
+    def _late(self, more: int) -> bool:
+        """Whether `more` interactive items would be answered too late; background ones do not stand before them."""
+        ahead = sum(len(entry.items) for entry in self._queues[False] if not entry.future.done())
+        return ahead > 0 and (ahead + more) * self._seconds_per_item / self._limits.slots > self._limits.seconds
 
     async def close(self) -> None:
         """Wait for the calls in hand."""

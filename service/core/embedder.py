@@ -53,7 +53,7 @@ class Embedder:
         self._queue: Batcher[str, bytes, dict[str, Tensors]] = Batcher(
             "image_encoder",
             self._encode,
-            limits=BatchLimits(batch=1, queue=limits.queue, slots=limits.slots),
+            limits=BatchLimits(batch=1, queue=limits.queue, slots=limits.slots, seconds=limits.seconds),
             observer=observer,
         )
 

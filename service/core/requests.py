@@ -17,6 +17,7 @@ class PromptLimits:
     batch: int = 16
     queue: int = 1024
     slots: int = 1
+    seconds: float = 30.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -68,7 +68,7 @@ class Segmenter:
         self._vocabularies = vocabularies
         self._observer = observer
         self.limits = limits
-        bounds = BatchLimits(batch=limits.batch, queue=limits.queue, slots=limits.slots)
+        bounds = BatchLimits(batch=limits.batch, queue=limits.queue, slots=limits.slots, seconds=limits.seconds)
         self._masks: Batcher[str, Job, MaskPrediction] = Batcher(
             "prompt_decoder", self._run_masks, limits=bounds, observer=observer
         )

@@ -13,12 +13,12 @@ from tests.fakes import RecordingObserver
 class Doubler:
     """A model that doubles numbers once `gate` is open."""
 
-    def __init__(self, *, batch: int = 4, queue: int = 100, slots: int = 1) -> None:
+    def __init__(self, *, batch: int = 4, queue: int = 100, slots: int = 1, seconds: float = 60.0) -> None:
         self.calls: list[tuple[str, list[int]]] = []
         self.gate = asyncio.Event()
         self.cancelled = 0
         self.observer = RecordingObserver()
-        limits = BatchLimits(batch=batch, queue=queue, slots=slots)
+        limits = BatchLimits(batch=batch, queue=queue, slots=slots, seconds=seconds)
         self.batcher: Batcher[str, int, int] = Batcher("double", self._run, limits=limits, observer=self.observer)
 
     async def _run(self, key: str, items: Sequence[int]) -> list[int]:
@@ -99,6 +99,24 @@ async def test_a_full_queue_says_no_at_once_and_when_to_come_again() -> None:
     assert [result for result, _ in await asyncio.gather(*tasks)] == [[0], [2], [4]]
     assert model.observer.counts["dropped:double:overloaded"] == 1
     assert model.observer.depths["double"] == 0
+
+
+async def test_a_queue_too_slow_for_the_deadline_says_no_to_interactive_items_alone() -> None:
+    """One item took about 50 ms, so two of them do not fit into 60 ms any more."""
+    model = Doubler(batch=1, seconds=0.06)
+    started = later(model, "a", 0)
+    await asyncio.sleep(0.05)
+    model.gate.set()
+    await started
+    model.gate.clear()
+    tasks = [later(model, "a", number) for number in (1, 2)]  # one runs, one waits
+    await settle()
+    with pytest.raises(Overloaded):
+        await model.batcher.submit("a", [3])
+    tasks.append(later(model, "a", 4, background=True))
+    await settle()
+    model.gate.set()
+    assert [result for result, _ in await asyncio.gather(*tasks)] == [[2], [4], [8]]
 
 
 async def test_departed_callers_cost_nothing() -> None:
