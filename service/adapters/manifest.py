@@ -124,7 +124,7 @@ def _spec(manifest: dict[str, object], graphs: Mapping[ModelName, GraphSpec]) ->
         mask_tensors=tuple(str(name) for name in _list(bundle, "mask")),
         region_tensors=tuple(str(name) for name in _list(bundle, "region")),
         windows={
-            name: WindowSpec(stride=rule["stride"], tile=rule["tile"], sizes=(rule["sizes"][0], rule["sizes"][1]))
+            name: _window(rule, graphs["region_encoder"].inputs[name])
             for name, rule in _section(bundle, "windows", optional=True).items()
         },
         region_takes_masks="masks" in graphs["region_encoder"].inputs,
@@ -139,6 +139,16 @@ def _spec(manifest: dict[str, object], graphs: Mapping[ModelName, GraphSpec]) ->
         templates=tuple(str(template) for template in _list(text, "templates")),
         default_vocabulary=str(text["default_vocabulary"]),
         quality=_section(manifest, "quality", optional=True),
+    )
+
+
+def _window(rule: Mapping[str, Any], tensor: TensorSpec) -> WindowSpec:
+    return WindowSpec(
+        stride=rule["stride"],
+        tile=rule["tile"],
+        sizes=(rule["sizes"][0], rule["sizes"][1]),
+        channels=tensor.shape[1],
+        type=tensor.type,
     )
 
 

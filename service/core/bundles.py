@@ -90,7 +90,7 @@ def region_inputs(parts: Mapping[str, Tensors], windows: Sequence[Window], *, sp
     for name, window_spec in spec.windows.items():
         window = read.get(name)
         if window is None:
-            inputs[name] = _blank_tile(name, parts[REGION_PART], window_spec)
+            inputs[name] = np.zeros((1, window_spec.channels, window_spec.tile, window_spec.tile), window_spec.type)
             origin = (0, 0)
         else:
             inputs[name] = _join(parts, window)
@@ -119,8 +119,3 @@ def _join(parts: Mapping[str, Tensors], window: Window) -> Array:
         for row in range(*window.rows)
     ]
     return np.concatenate(rows, axis=2)
-
-
-def _blank_tile(name: str, region: Tensors, window: WindowSpec) -> Array:
-    channels = region[f"{name}_scale"].shape[1]
-    return np.zeros((1, channels, window.tile, window.tile), dtype=np.uint8)

@@ -10,7 +10,7 @@ MODEL_NAMES: tuple[ModelName, ...] = ("image_encoder", "prompt_decoder", "region
 
 @dataclass(frozen=True, slots=True)
 class WindowSpec:
-    """A region tensor that is read by tiles of `tile` x `tile` cells of `stride` pixels.
+    """A region tensor [B, channels, H, W] of the NumPy type `type`, read by square tiles of cells of `stride` pixels.
 
     A prompt needs it when the square root of its box's area in the model frame lies in `sizes` (pixels, inclusive).
     """
@@ -18,6 +18,8 @@ class WindowSpec:
     stride: int
     tile: int
     sizes: tuple[float, float]
+    channels: int
+    type: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from tests.fakes import SPEC
 TILED = replace(
     SPEC,
     region_tensors=("whole", "fine", "fine_scale"),
-    windows={"fine": WindowSpec(stride=1, tile=16, sizes=(0, 30))},
+    windows={"fine": WindowSpec(stride=1, tile=16, sizes=(0, 30), channels=3, type="uint8")},
 )
 LETTERBOX = Letterbox(Size(40, 30), Size(64, 48))
 
@@ -61,6 +61,15 @@ def test_boxes_that_do_not_need_a_tensor_read_none_of_it() -> None:
     inputs = region_inputs(parts, windows, spec=TILED)
     assert inputs["fine"].shape == (1, 3, 16, 16)
     assert not inputs["fine"].any()
+
+
+def test_a_raw_store_has_no_scales_to_tell_the_shape_of_a_tile_that_is_not_read() -> None:
+    raw = replace(
+        TILED, region_tensors=("whole", "fine"), windows={"fine": replace(TILED.windows["fine"], type="float16")}
+    )
+    whole = bundle() | {"fine": np.ones((1, 3, 64, 64), np.float16)}
+    inputs = region_inputs(split_bundle(whole, LETTERBOX, spec=raw), [], spec=raw)
+    assert (inputs["fine"].shape, inputs["fine"].dtype) == ((1, 3, 16, 16), np.float16)
 
 
 def test_windows_of_several_boxes_are_united() -> None:
