@@ -3,10 +3,11 @@
 import argparse
 import asyncio
 import json
+import os
 import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 from socket import socket
@@ -27,6 +28,7 @@ from service.core.requests import Classify, PromptRequest, SegmentReply, Segment
 from service.core.types import BoolArray, Box, Point, Prompt, UInt8Array
 from service.evaluation import commands as evaluation_commands
 from service.settings import Settings
+from service.settings_report import complaints, misspelt, report
 from service.telemetry import PrometheusObserver, set_up_logs
 from service.transports.services import Services
 
@@ -41,9 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         set_up_logs(settings.log_level)
         return int(options.run(options, settings))
     except ValidationError as error:
-        for item in error.errors():
-            name = "OVSAM_" + "_".join(str(step) for step in item["loc"]).upper()
-            print(f"ovsam: the setting {name} is wrong: {item['msg']} (given: {item['input']!r})", file=sys.stderr)
+        return _complain(complaints(error))
     except (InvalidRepository, ServiceError, OSError) as error:
         print(f"ovsam: {error}", file=sys.stderr)
     return 2
@@ -75,6 +75,8 @@ def _parser() -> argparse.ArgumentParser:
 
     folder_commands.register(commands)
     evaluation_commands.register(commands)
+    config = commands.add_parser("config", help="print the settings in force, secrets masked")
+    config.set_defaults(run=_config)
     models = commands.add_parser("models", help="show the model and its measured quality")
     models.set_defaults(run=_models)
     vocabularies = commands.add_parser("vocabularies", help="list the vocabularies")
@@ -87,7 +89,21 @@ def _settings(options: argparse.Namespace) -> Settings:
     return Settings(**{name: value for name, value in chosen.items() if value is not None})
 
 
+def _config(_: argparse.Namespace, settings: Settings) -> int:
+    for line in report(settings):
+        print(line)
+    return _complain(misspelt(os.environ))
+
+
+def _complain(sentences: Iterable[str]) -> int:
+    """Tell what is wrong with the settings; the exit status, 0 when nothing is."""
+    told = [print(f"ovsam: {sentence}", file=sys.stderr) for sentence in sentences]
+    return 2 if told else 0
+
+
 def _serve(_: argparse.Namespace, settings: Settings) -> int:
+    if status := _complain(misspelt(os.environ)):
+        return status
     read_repository(settings.model_repository)  # a wrong folder is told before anything starts
     app = build_app(settings)
     config = uvicorn.Config(

@@ -1,12 +1,19 @@
 """All settings, read once from the environment (prefix OVSAM_) and frozen."""
 
 import os
+import ssl
+from collections.abc import Callable
 from pathlib import Path
+from typing import Annotated, Literal
+from urllib.parse import parse_qs, urlsplit
 
-from pydantic import Field, field_validator
+from pydantic import BeforeValidator, Field, FilePath, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 _HERE = Path(__file__).resolve().parent.parent
+_REDIS_FILES = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
+OptionalFile = Annotated[FilePath | None, BeforeValidator(lambda value: None if value == "" else value)]
+"""A file that must be there, or (empty) none."""
 
 
 class Settings(BaseSettings):
@@ -16,15 +23,32 @@ class Settings(BaseSettings):
 
     host: str = Field("127.0.0.1", description="address to listen on")
     port: int = Field(8000, ge=0, le=65535, description="HTTP port; 0 takes a free one")
+    tls_cert: OptionalFile = Field(
+        None, description="PEM certificate of HTTP, gRPC and metrics; empty speaks plain text"
+    )
+    tls_key: OptionalFile = Field(None, validate_default=True, description="PEM key of the certificate")
     model_repository: Path = Field(_HERE / "model_repository", description="folder of the model to serve")
     triton_url: str = Field(
         "", description="gRPC host:port[,host:port] of Triton; empty runs the model in this process"
     )
+    triton_ca: OptionalFile = Field(
+        None, description="PEM certificates that Triton's is judged by; empty speaks plain text"
+    )
+    triton_cert: OptionalFile = Field(None, description="PEM certificate shown to Triton; empty shows none")
+    triton_key: OptionalFile = Field(None, validate_default=True, description="PEM key of the certificate for Triton")
     triton_shared_memory: bool = Field(
         default=False, description="send embeddings to a Triton on this host in shared memory"
     )
     grpc_port: int = Field(0, ge=0, le=65535, description="gRPC port; 0 serves no gRPC")
-    redis_url: str = Field("", description="Redis URL of the shared cache; empty keeps embeddings in memory only")
+    grpc_client_ca: OptionalFile = Field(
+        None, description="PEM certificates that gRPC callers must prove; empty asks for none"
+    )
+    metrics_port: int = Field(0, ge=0, le=65535, description="port of /metrics alone; 0 serves it on the HTTP port")
+    redis_url: str = Field(
+        "",
+        description="Redis URL of the shared cache (rediss:// with ?ssl_ca_certs=FILE for TLS);"
+        " empty keeps embeddings in memory only",
+    )
     cache_dir: Path = Field(Path("~/.cache/ovsam"), description="folder for text embeddings and own vocabularies")
     threads: int = Field(0, ge=0, description="threads of one model call in this process; 0 is one for each core")
     memory_cache_mib: int = Field(1024, ge=0, description="MiB of embeddings kept in memory")
@@ -41,6 +65,11 @@ class Settings(BaseSettings):
     max_queue: int = Field(1024, ge=1, description="prompts that may wait for the decoder")
     fetch_allow: str = Field("", description="hosts (host or host:port, commas) that images may be fetched from")
     log_level: str = Field("info", description="debug, info, warning or error")
+    log_format: Literal["text", "json"] = Field("text", description="text for eyes, json (a line each) for machines")
+    traces_url: str = Field(
+        "",
+        description="OTLP/gRPC address (http://host:4317) that takes traces, needs the extra `tracing`; empty is off",
+    )
 
     @field_validator("model_repository", "cache_dir")
     @classmethod
@@ -54,12 +83,102 @@ class Settings(BaseSettings):
             raise ValueError("must be debug, info, warning or error")
         return level.lower()
 
+    @field_validator("fetch_allow")
+    @classmethod
+    def _hosts(cls, text: str) -> str:
+        for entry in _entries(text):
+            if "*" in entry:
+                raise ValueError(f"{entry!r} has a wildcard; each host is listed by its whole name")
+            _check_host(entry if entry.count(":") < 2 or entry.startswith("[") else f"[{entry}]")
+        return text
+
+    @field_validator("triton_url")
+    @classmethod
+    def _servers(cls, text: str) -> str:
+        for entry in _entries(text):
+            if _check_host(entry) is None:
+                raise ValueError(f"{entry!r} has no port")
+        return text
+
+    @field_validator("redis_url")
+    @classmethod
+    def _redis(cls, url: str) -> str:
+        if not url:
+            return url
+        parts = urlsplit(url)
+        if parts.scheme not in {"redis", "rediss", "unix"}:
+            raise ValueError("must begin with redis://, rediss:// or unix://")
+        for name in _REDIS_FILES:
+            for path in parse_qs(parts.query).get(name, []):
+                if not Path(path).is_file():
+                    raise ValueError(f"names {name}={path}, which is no file")
+        return url
+
+    @field_validator("traces_url")
+    @classmethod
+    def _collector(cls, url: str) -> str:
+        if url and (urlsplit(url).scheme not in {"http", "https"} or not urlsplit(url).hostname):
+            raise ValueError("must be http://host:port or https://host:port")
+        return url
+
+    @field_validator("tls_key", "triton_key")
+    @classmethod
+    def _pair(cls, key: Path | None, info: ValidationInfo) -> Path | None:
+        cert = (info.field_name or "").replace("key", "cert")
+        if cert not in info.data:  # is wrong itself, and told
+            return key
+        if (key is None) != (info.data[cert] is None):
+            raise ValueError(
+                f"a certificate and its key go together; set OVSAM_{cert.upper()} and this one, or neither"
+            )
+        if key is not None:
+            _check_pem(lambda context: context.load_cert_chain(info.data[cert], key))
+        return key
+
+    @field_validator("triton_ca", "grpc_client_ca")
+    @classmethod
+    def _authority(cls, path: Path | None) -> Path | None:
+        if path is not None:
+            _check_pem(lambda context: context.load_verify_locations(path))
+        return path
+
+    @field_validator("grpc_port", "metrics_port")
+    @classmethod
+    def _own_port(cls, port: int, info: ValidationInfo) -> int:
+        for name in ("port", "grpc_port"):
+            if port and info.data.get(name) == port:
+                raise ValueError(f"is the port of OVSAM_{name.upper()} already")
+        return port
+
     @property
     def triton_urls(self) -> list[str]:
         """Each Triton's host:port."""
-        return [url.strip() for url in self.triton_url.split(",") if url.strip()]
+        return _entries(self.triton_url)
 
     @property
     def call_threads(self) -> int:
         """Threads of one model call."""
         return self.threads or len(os.sched_getaffinity(0))
+
+
+def _entries(text: str) -> list[str]:
+    return [entry.strip() for entry in text.split(",") if entry.strip()]
+
+
+def _check_pem(load: Callable[[ssl.SSLContext], None]) -> None:
+    try:
+        load(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER))
+    except (ssl.SSLError, OSError) as error:
+        raise ValueError(f"cannot be read as PEM, or key and certificate do not belong together ({error})") from error
+
+
+def _check_host(entry: str) -> int | None:
+    """The port of `host`, `host:port` or `[ipv6]:port`; raises ValueError for anything else."""
+    try:
+        parts = urlsplit(f"//{entry}")
+        host, port = parts.hostname, parts.port
+    except ValueError as error:
+        raise ValueError(f"{entry!r} is not a host or host:port: {error}") from error
+    if parts.netloc != entry or not host or "@" in entry or entry.endswith(":") or any(map(str.isspace, entry)):
+        raise ValueError(f"{entry!r} is not a host or host:port")
+    return port

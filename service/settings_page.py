@@ -18,6 +18,7 @@ Every setting is an environment variable, read once at the start. A wrong value 
 |---|---|---|---|---|
 """
 _UNITS = {"_mib": "MiB", "_seconds": "s", "megapixels": "megapixels", "port": "port", "_url": "address"}
+_UNITS |= {"_cert": "path", "_key": "path", "_ca": "path"}
 _KINDS = {bool: "true, false", int: "count", float: "number", Path: "path", str: "text"}
 _BOUNDS = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
 
@@ -39,6 +40,8 @@ def _row(name: str, field: FieldInfo) -> str:
 
 def _default(field: FieldInfo) -> str:
     default = field.get_default()
+    if default is None:
+        return "empty"
     if isinstance(default, Path) and default.is_relative_to(_ROOT):
         return f"`{default.relative_to(_ROOT)}` beside the package"  # where the code lies differs between machines
     if isinstance(default, bool):
