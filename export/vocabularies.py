@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -18,15 +19,19 @@ from export.repository import read_manifest, write_manifest
 
 _CHUNK = 32
 _TIMED_RUNS = 21
+_BETWEEN_SYNONYMS = re.compile(r"(?:_or_|/|,)(?![^()]*\))")
 # float16 halves the file; rounding moves a logit (100 x cosine) by less than 0.01, a tenth of what uint8 maps may cost.
 _STORED = np.float16
 Vocabulary = dict[str, Any]
 
 
 def split_synonyms(name: str) -> list[str]:
-    """A name as data sets write it ("tv_monitor_or_screen", "Fire/Hydrant") -> its synonyms."""
-    plain = name.replace("_or_", ",").replace("/", ",").replace("_", " ").lower()
-    return [part.strip() for part in plain.split(",") if part.strip()]
+    """A name as data sets write it ("tv_monitor_or_screen", "Fire/Hydrant") -> its synonyms.
+
+    Nothing is split in parentheses, where "tape_(sticky_cloth_or_paper)" explains one name.
+    """
+    parts = _BETWEEN_SYNONYMS.split(name)
+    return [part for part in (part.replace("_", " ").lower().strip() for part in parts) if part]
 
 
 def read_names(path: Path, *, name: str) -> Vocabulary:

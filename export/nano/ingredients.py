@@ -45,10 +45,12 @@ NOTO = Package("npm", "@iconify-json/noto", "1.2.9", "Apache-2.0", "objects")
 TWEMOJI = Package("npm", "@twemoji/svg", "15.0.0", "CC-BY-4.0", "objects")
 NAMES = Package("npm", "emojibase-data", "17.0.0", "MIT", "CLDR names of emoji")
 CLIPART = Package("debian", "openclipart-svg", "1:0.18+dfsg-19", "public domain", "objects")
+WORDNET = Package("debian", "wordnet-base", "1:3.0-37", "WordNet licence", "what ImageNet's synsets are kinds of")
 OPENMOJI = Package("npm", "@iconify-json/openmoji", "1.2.29", "CC-BY-SA-4.0", "evaluation only: unseen art style")
 
 PACKAGES = (
-    TRUNK, TEXT_TOWER, TOKENIZER, SYNSETS, PHOTOGRAPHS, SKIES, *GETTY, FLUENT, NOTO, TWEMOJI, NAMES, CLIPART, OPENMOJI,
+    TRUNK, TEXT_TOWER, TOKENIZER, SYNSETS, PHOTOGRAPHS, SKIES, *GETTY, FLUENT, NOTO, TWEMOJI, NAMES, CLIPART, WORDNET,
+    OPENMOJI,
 )  # fmt: skip
 
 

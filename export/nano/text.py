@@ -88,13 +88,18 @@ class TextEncoder:
         return np.concatenate(rows)
 
 
-def imagenet_lemmas(work: Path, synsets: str = "imagenet_synsets.txt") -> list[list[str]]:
-    """The lemmas of each class, in the order of timm's file (by default the order of the classifier's outputs)."""
+def imagenet_synsets(work: Path, synsets: str = "imagenet_synsets.txt") -> dict[str, list[str]]:
+    """Synset -> lemmas, in the order of timm's file (by default the order of the classifier's outputs)."""
     folder = next(source_folder(work, SYNSETS).rglob(synsets)).parent
     lines = (folder / "imagenet_synset_to_lemma.txt").read_text(encoding="utf-8").splitlines()
     lemmas = dict(line.split("\t", 1) for line in lines if line)
     order = (folder / synsets).read_text(encoding="utf-8").split()
-    return [[lemma.strip() for lemma in lemmas[synset].replace("_", " ").split(",")] for synset in order]
+    return {synset: [lemma.strip() for lemma in lemmas[synset].replace("_", " ").split(",")] for synset in order}
+
+
+def imagenet_lemmas(work: Path) -> list[list[str]]:
+    """The lemmas of each class, in the order of the classifier's outputs."""
+    return list(imagenet_synsets(work).values())
 
 
 def copy_reference_text_encoder(work: Path, folder: Path) -> TextEncoder:

@@ -18,6 +18,11 @@ from export.vocabularies import TextEmbedder, add_vocabulary, ranking_millisecon
         ("person,child,girl", ["person", "child", "girl"]),
         ("tv_monitor_or_screen", ["tv monitor", "screen"]),
         ("Fire/Hydrant", ["fire", "hydrant"]),
+        ("tape_(sticky_cloth_or_paper)", ["tape (sticky cloth or paper)"]),
+        (
+            "wiper_(for_windshield/screen),bow_(weapon)_or_longbow",
+            ["wiper (for windshield/screen)", "bow (weapon)", "longbow"],
+        ),
         ("teddy bear,Teddy's bears, ", ["teddy bear", "teddy's bears"]),
     ],
 )
