@@ -1,8 +1,7 @@
 """The models alone, in this process: what the service is compared with; and the naive service, which keeps nothing."""
 
-import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
 from service.adapters.manifest import read_repository
@@ -34,25 +33,29 @@ class BareModel:
         await self._backend.close()
 
 
-async def click_seconds(model: BareModel, x: float, y: float, *, prompts: int, runs: int) -> list[float]:
-    """Seconds of each of `runs` calls."""
+async def click_seconds(model: BareModel, x: float, y: float, *, prompts: int, seconds: float) -> list[float]:
+    """Seconds of each call, called one after the other for about `seconds`."""
     clicks = [Prompt(points=(Point(x, y),))] * prompts
-    await model.click(clicks)
-    seconds = []
-    for _ in range(runs):
-        started = time.perf_counter()
-        await model.click(clicks)
-        seconds.append(time.perf_counter() - started)
-        await asyncio.sleep(0)
-    return seconds
+    return await _timed(lambda: model.click(clicks), seconds=seconds)
 
 
-async def naive_seconds(model: BareModel, content: bytes, x: float, y: float, *, runs: int) -> list[float]:
+async def naive_seconds(model: BareModel, content: bytes, x: float, y: float, *, seconds: float) -> list[float]:
     """Seconds of a click when the image is decoded and encoded for each, as services without a cache do it."""
-    seconds = []
-    for _ in range(runs):
-        started = time.perf_counter()
+
+    async def click() -> None:
         await model.open(content)
         await model.click([Prompt(points=(Point(x, y),))])
-        seconds.append(time.perf_counter() - started)
-    return seconds
+
+    return await _timed(click, seconds=seconds)
+
+
+async def _timed(call: Callable[[], Awaitable[None]], *, seconds: float) -> list[float]:
+    """Call once unmeasured, then at least three times."""
+    await call()
+    end = time.perf_counter() + seconds
+    taken: list[float] = []
+    while len(taken) < 3 or time.perf_counter() < end:
+        started = time.perf_counter()
+        await call()
+        taken.append(time.perf_counter() - started)
+    return taken

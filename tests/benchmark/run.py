@@ -56,9 +56,9 @@ def main() -> int:
 async def _measure(options: argparse.Namespace, say: Say) -> None:
     model = BareModel(options.repository, threads=options.threads)
     await model.open(COFFEE)
-    bare = Latency.of(await click_seconds(model, X, Y, prompts=1, runs=200))
-    batched = Latency.of(await click_seconds(model, X, Y, prompts=16, runs=40))
-    naive = Latency.of(await naive_seconds(model, COFFEE, X, Y, runs=30))
+    bare = Latency.of(await click_seconds(model, X, Y, prompts=1, seconds=options.seconds))
+    batched = Latency.of(await click_seconds(model, X, Y, prompts=16, seconds=options.seconds))
+    naive = Latency.of(await naive_seconds(model, COFFEE, X, Y, seconds=options.seconds))
     await model.close()
     say(Figure("bare decoder + region encoder, 1 prompt", str(bare)))
     say(Figure("bare decoder + region encoder, 16 prompts", str(batched)))
