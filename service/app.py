@@ -10,10 +10,12 @@ from fastapi.staticfiles import StaticFiles
 from redis.asyncio import Redis
 
 from service.adapters.fetcher import AllowList, Fetcher
+from service.adapters.keys import KeyFile, OpenDoor
 from service.adapters.leases import LocalLeases, RedisLeases
 from service.adapters.manifest import read_repository
 from service.adapters.memory_cache import MemoryCache
 from service.adapters.onnx_backend import OnnxBackend
+from service.adapters.rate_limits import LocalRates, RedisRates
 from service.adapters.redis_cache import RedisCache, RedisLimits
 from service.adapters.shared_slots import SlotLimits
 from service.adapters.tiered_cache import TieredCache
@@ -21,6 +23,7 @@ from service.adapters.tokenizer import Tokenizer
 from service.adapters.triton_backend import TritonBackend
 from service.adapters.vocabulary_library import FolderLibrary
 from service.adapters.vocabulary_stores import FolderVocabularyStore, RedisVocabularyStore
+from service.core.access import Rate
 from service.core.embedder import Embedder, ImageLimits
 from service.core.ports import EmbeddingCache, EncodeLeases, ModelBackend
 from service.core.requests import PromptLimits
@@ -29,6 +32,7 @@ from service.core.vocabularies import Vocabularies, VocabularyLimits
 from service.settings import Settings
 from service.telemetry import PrometheusObserver
 from service.transports import cvat, http_api, label_studio, problems
+from service.transports.auth import Gate
 from service.transports.grpc_server import serve_grpc
 from service.transports.middleware import RequestMiddleware
 from service.transports.services import Services
@@ -53,8 +57,9 @@ async def open_services(settings: Settings, observer: PrometheusObserver, stack:
         limits=VocabularyLimits(names=settings.max_names),
     )
     leases = RedisLeases(redis, seconds=_LEASE_SECONDS, observer=observer) if redis else LocalLeases()
+    gate = open_gate(settings, redis, observer)
     services = assemble(
-        settings, backend=backend, cache=cache, leases=leases, vocabularies=vocabularies, observer=observer
+        settings, backend=backend, cache=cache, leases=leases, vocabularies=vocabularies, gate=gate, observer=observer
     )
     for part in (vocabularies, services.embedder, services.segmenter):
         stack.push_async_callback(part.close)
@@ -71,6 +76,7 @@ def assemble(
     cache: EmbeddingCache,
     leases: EncodeLeases,
     vocabularies: Vocabularies,
+    gate: Gate,
     observer: PrometheusObserver,
 ) -> Services:
     """Put the use cases together over ready parts; tests pass parts of their own."""
@@ -100,6 +106,7 @@ def assemble(
         embedder=embedder,
         vocabularies=vocabularies,
         observer=observer,
+        gate=gate,
         request_seconds=settings.request_seconds,
         fetch=Fetcher(allow=AllowList.parse(settings.fetch_allow), max_bytes=images.body_bytes),
     )
@@ -125,6 +132,14 @@ def open_cache(settings: Settings, redis: Redis | None, observer: PrometheusObse
         return memory
     limits = RedisLimits(ttl=settings.redis_ttl_seconds)
     return TieredCache(memory, RedisCache(redis, limits=limits, observer=observer))
+
+
+def open_gate(settings: Settings, redis: Redis | None, observer: PrometheusObserver) -> Gate:
+    """Open to all without a key file; rates are counted in Redis where there is one."""
+    keys = KeyFile(settings.api_keys_file) if settings.api_keys_file else OpenDoor()
+    rates = RedisRates(redis, observer=observer) if redis else LocalRates()
+    per_second = settings.rate_per_second
+    return Gate(keys, rates, rate=Rate(per_second, settings.rate_burst) if per_second else None)
 
 
 Opener = Callable[[Settings, PrometheusObserver, AsyncExitStack], Awaitable[Services]]

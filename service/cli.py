@@ -22,6 +22,7 @@ from pydantic import ValidationError
 from service import folder_commands
 from service.adapters.manifest import InvalidRepository, read_repository
 from service.app import build_app, open_services
+from service.core.access import PUBLIC
 from service.core.errors import ServiceError
 from service.core.images import decode_image, digest_of
 from service.core.requests import Classify, PromptRequest, SegmentReply, SegmentRequest
@@ -162,7 +163,7 @@ async def _segment(options: argparse.Namespace, settings: Settings) -> int:
     prompts = _prompts(options)
     names = tuple(name.strip() for name in options.names.split(",")) if options.names else None
     request = SegmentRequest(
-        tenant="public",
+        tenant=PUBLIC,
         digest=digest_of(content),
         content=content,
         prompts=prompts,
@@ -248,8 +249,8 @@ def _models(_: argparse.Namespace, settings: Settings) -> int:
 async def _vocabularies(_: argparse.Namespace, settings: Settings) -> int:
     async with AsyncExitStack() as stack:
         ready = await open_services(settings, PrometheusObserver(), stack)
-        for name in await ready.vocabularies.names("public"):
-            vocabulary = await ready.vocabularies.find("public", name)
+        for name in await ready.vocabularies.names(PUBLIC):
+            vocabulary = await ready.vocabularies.find(PUBLIC, name)
             default = "  (default)" if name == ready.vocabularies.default else ""
             print(f"{name:16} {len(vocabulary.classes):6} names  {vocabulary.title}{default}")
     return 0

@@ -64,6 +64,11 @@ class Settings(BaseSettings):
     max_names: int = Field(30_000, ge=1, description="class names of one vocabulary")
     max_queue: int = Field(1024, ge=1, description="prompts that may wait for the decoder")
     fetch_allow: str = Field("", description="hosts (host or host:port, commas) that images may be fetched from")
+    api_keys_file: OptionalFile = Field(None, description="file of the API keys' hashes; empty lets everybody in")
+    rate_per_second: float = Field(
+        0.0, ge=0, description="requests a second of one tenant, all gateways together; 0 sets no limit"
+    )
+    rate_burst: int = Field(100, ge=1, description="requests of one tenant at once")
     log_level: str = Field("info", description="debug, info, warning or error")
     log_format: Literal["text", "json"] = Field("text", description="text for eyes, json (a line each) for machines")
     traces_url: str = Field(

@@ -18,7 +18,7 @@ Every setting is an environment variable, read once at the start. A wrong value 
 |---|---|---|---|---|
 """
 _UNITS = {"_mib": "MiB", "_seconds": "s", "megapixels": "megapixels", "port": "port", "_url": "address"}
-_UNITS |= {"_cert": "path", "_key": "path", "_ca": "path"}
+_UNITS |= {"_cert": "path", "_key": "path", "_ca": "path", "_file": "path"}
 _KINDS = {bool: "true, false", int: "count", float: "number", Path: "path", str: "text"}
 _BOUNDS = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
 

@@ -15,7 +15,7 @@ from PIL import Image
 from service.adapters.leases import LocalLeases
 from service.adapters.memory_cache import MemoryCache
 from service.adapters.vocabulary_stores import FolderVocabularyStore
-from service.app import assemble, build_app
+from service.app import assemble, build_app, open_gate
 from service.core.ports import EmbeddingCache
 from service.core.vocabularies import Vocabularies, VocabularyLimits
 from service.settings import Settings
@@ -63,7 +63,13 @@ async def fake_service(
         )
         kept = cache or MemoryCache(2**24)
         services = assemble(
-            chosen, backend=network, cache=kept, leases=LocalLeases(), vocabularies=vocabularies, observer=observer
+            chosen,
+            backend=network,
+            cache=kept,
+            leases=LocalLeases(),
+            vocabularies=vocabularies,
+            gate=open_gate(chosen, None, observer),
+            observer=observer,
         )
         for part in (vocabularies, services.embedder, services.segmenter):
             stack.push_async_callback(part.close)

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
+from service.core.access import Caller, Rate
 from service.core.spec import ModelName, ModelSpec
 from service.core.types import Array, Source, Tensors
 
@@ -78,6 +79,22 @@ class VocabularyStore(Protocol):
 
     async def names(self, tenant: str) -> Iterable[str]:
         """The names kept for a tenant, in any order."""
+        ...
+
+
+class KeyRing(Protocol):
+    """Knows whom an API key stands for."""
+
+    def find(self, key: str | None) -> Caller | None:
+        """The caller with this key, or without any (None); None when it may not come in."""
+        ...
+
+
+class RateLimits(Protocol):
+    """Counts requests, all gateways together. It never raises for its own failures: it counts less well."""
+
+    async def take(self, name: str, rate: Rate) -> float:
+        """Take one request from the bucket `name`: 0 when there was one, else the seconds until there will be."""
         ...
 
 

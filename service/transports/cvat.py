@@ -18,7 +18,7 @@ from service.core.types import BoolArray, Box, Point, Prompt
 from service.transports.cvat_functions import DETECTOR, INTERACTOR, describe_functions
 from service.transports.cvat_masks import crop_runs, flat_crop, frame_json, largest_outline
 from service.transports.cvat_schemas import DetectorIn, ImageIn, InteractorIn
-from service.transports.http_api import PUBLIC, Ready
+from service.transports.http_api import Ready, Tenant
 from service.transports.problems import MalformedRequest
 from service.transports.services import Services
 
@@ -32,29 +32,29 @@ router = APIRouter(prefix="/integrations/cvat", include_in_schema=False)
 
 @router.post("")
 @router.post("/")
-async def interact(request: Request, ready: Ready, reply: Reply = "both") -> Response:
+async def interact(request: Request, ready: Ready, tenant: Tenant, reply: Reply = "both") -> Response:
     """The mask of one prompted object: `mask` for CVAT's older interface, `shapes` for its newer one."""
     body = await _parse(request, InteractorIn)
-    return await _interact(body, ready, reply)
+    return await _interact(body, ready, tenant, reply)
 
 
 @router.post("/detector")
-async def detect(request: Request, ready: Ready) -> Response:
+async def detect(request: Request, ready: Ready, tenant: Tenant) -> Response:
     """Masks and names of all objects, from the model's default vocabulary."""
-    return await _detect(await _parse(request, DetectorIn), ready)
+    return await _detect(await _parse(request, DetectorIn), ready, tenant)
 
 
 @router.get("/api/functions")
-async def functions(request: Request, ready: Ready) -> dict[str, Any]:
+async def functions(request: Request, ready: Ready, tenant: Tenant) -> dict[str, Any]:
     """The functions there are, as Nuclio's dashboard lists them."""
-    vocabulary = await ready.vocabularies.find(PUBLIC, ready.vocabularies.default)
+    vocabulary = await ready.vocabularies.find(tenant, ready.vocabularies.default)
     return describe_functions(vocabulary.names, port=request.url.port or 80)
 
 
 @router.get("/api/functions/{name}")
-async def function(name: str, request: Request, ready: Ready) -> dict[str, Any]:
+async def function(name: str, request: Request, ready: Ready, tenant: Tenant) -> dict[str, Any]:
     """One of them."""
-    found = (await functions(request, ready)).get(name)
+    found = (await functions(request, ready, tenant)).get(name)
     if found is None:
         raise HTTPException(404, f"there is no function {name!r}")
     described: dict[str, Any] = found
@@ -65,18 +65,19 @@ async def function(name: str, request: Request, ready: Ready) -> dict[str, Any]:
 async def invoke(
     request: Request,
     ready: Ready,
+    tenant: Tenant,
     name: Annotated[str, Header(alias="x-nuclio-function-name")] = "",
     reply: Reply = "both",
 ) -> Response:
     """Call a function by name, as through Nuclio's dashboard."""
     if name == INTERACTOR:
-        return await interact(request, ready, reply)
+        return await interact(request, ready, tenant, reply)
     if name == DETECTOR:
-        return await detect(request, ready)
+        return await detect(request, ready, tenant)
     raise HTTPException(404, f"there is no function {name!r}")
 
 
-async def _interact(body: InteractorIn, ready: Services, reply: str) -> Response:
+async def _interact(body: InteractorIn, ready: Services, tenant: str, reply: str) -> Response:
     """Masks only: CVAT's interface has the user choose the label, so no name is looked for."""
 
     def render(mask: BoolArray) -> bytes:
@@ -91,20 +92,20 @@ async def _interact(body: InteractorIn, ready: Services, reply: str) -> Response
     digest, content = await asyncio.to_thread(_decode, body.image)
     prompts = [PromptRequest("0", _prompt(body))]
     request = SegmentRequest(
-        tenant=PUBLIC, digest=digest, content=content, prompts=prompts, classify=None, render=render
+        tenant=tenant, digest=digest, content=content, prompts=prompts, classify=None, render=render
     )
     answer = (await ready.segmenter.segment(request, deadline=ready.deadline())).segments[0]
     return Response(answer.mask, media_type="application/json")
 
 
-async def _detect(body: DetectorIn, ready: Services) -> Response:
+async def _detect(body: DetectorIn, ready: Services, tenant: str) -> Response:
     def render(mask: BoolArray) -> dict[str, Any]:
         return {"type": "mask", "points": largest_outline(mask), "mask": flat_crop(mask)}
 
     threshold = _MIN_SCORE if body.threshold is None else body.threshold
     digest, content = await asyncio.to_thread(_decode, body.image)
     request = SegmentRequest(
-        tenant=PUBLIC,
+        tenant=tenant,
         digest=digest,
         content=content,
         prompts=(),

@@ -15,9 +15,9 @@ from service.core.errors import ImageTooLarge, InvalidImage, ServiceError, Tempo
 from service.core.images import digest_of
 from service.transports import ovsam_pb2 as pb
 from service.transports import ovsam_pb2_grpc as pb_grpc
+from service.transports.grpc_access import headers_of
 from service.transports.grpc_messages import core_request, reply_message
 from service.transports.grpc_session import OpenImage, Session
-from service.transports.http_api import PUBLIC
 from service.transports.request_ids import request_id
 from service.transports.services import Services
 from service.transports.status import status_of
@@ -29,10 +29,11 @@ _log = logging.getLogger(__name__)
 
 @dataclass(slots=True)
 class Call:
-    """One request under way: its id, when it must be answered (by `time.monotonic`), and how it ended."""
+    """One request under way: its id, when it must be answered (by `time.monotonic`), whose it is, and how it ended."""
 
     request_id: str
     deadline: float
+    tenant: str = ""  # until the gate has let it in
     code: str = "departed"
 
 
@@ -61,7 +62,7 @@ class Segmentation(pb_grpc.SegmentationServicer):
         """Embed an image that comes in chunks."""
         async with self._call("PutImage", context) as call:
             content = await self._received(request_iterator)
-            key = self._services.embedder.key(PUBLIC, await asyncio.to_thread(digest_of, content))
+            key = self._services.embedder.key(call.tenant, await asyncio.to_thread(digest_of, content))
             embedding = await self._services.segmenter.embed(key, content, deadline=call.deadline)
             size = embedding.letterbox.original
             return pb.PutImageResponse(digest=key.digest, width=size.width, height=size.height)
@@ -70,7 +71,7 @@ class Segmentation(pb_grpc.SegmentationServicer):
         """Masks and names."""
         async with self._call("Segment", context) as call:
             image = await OpenImage(request.image).named()
-            wanted = core_request(request, image, tenant=PUBLIC)
+            wanted = core_request(request, image, tenant=call.tenant)
             reply = await self._services.segmenter.segment(wanted, deadline=call.deadline)
             return reply_message(reply, spec=self._services.backend.spec, request_id=call.request_id)
 
@@ -96,9 +97,9 @@ class Segmentation(pb_grpc.SegmentationServicer):
 
     async def Prewarm(self, request: pb.PrewarmRequest, context: Context) -> pb.PrewarmResponse:
         """Embed in the background."""
-        async with self._call("Prewarm", context):
+        async with self._call("Prewarm", context) as call:
             digest, content = await OpenImage(request.image).named()
-            key = self._services.embedder.key(PUBLIC, digest)
+            key = self._services.embedder.key(call.tenant, digest)
             if content is not None:
                 self._services.embedder.prewarm(key, content)
                 return pb.PrewarmResponse(digest=digest, state=pb.EMBEDDING_STATE_PENDING)
@@ -111,9 +112,9 @@ class Segmentation(pb_grpc.SegmentationServicer):
     ) -> pb.ListVocabulariesResponse:
         """The vocabularies that a request may name."""
         del request
-        async with self._call("ListVocabularies", context):
+        async with self._call("ListVocabularies", context) as call:
             vocabularies = self._services.vocabularies
-            names = await vocabularies.names(PUBLIC)
+            names = await vocabularies.names(call.tenant)
             return pb.ListVocabulariesResponse(default_vocabulary=vocabularies.default, vocabularies=names)
 
     async def _stages(
@@ -124,7 +125,8 @@ class Segmentation(pb_grpc.SegmentationServicer):
         spec = self._services.backend.spec
         with self._counted("SegmentStream", call):
             try:
-                wanted = core_request(request, await image.named(), tenant=PUBLIC)
+                call.tenant = await self._admit(context)
+                wanted = core_request(request, await image.named(), tenant=call.tenant)
                 stage = pb.STAGE_MASKS if wanted.classify else pb.STAGE_COMPLETE
                 async for reply in self._services.segmenter.segment_in_stages(wanted, deadline=call.deadline):
                     image.embedded()
@@ -153,11 +155,15 @@ class Segmentation(pb_grpc.SegmentationServicer):
         return bytes(content)
 
     def _begin(self, context: Context) -> Call:
-        given = dict(context.invocation_metadata() or ()).get("x-request-id", "")
+        given = headers_of(context.invocation_metadata()).get("x-request-id", "")
         deadline, remaining = self._services.deadline(), context.time_remaining()
         if remaining is not None:
             deadline = min(deadline, time.monotonic() + remaining)
-        return Call(request_id(str(given)), deadline)
+        return Call(request_id(given), deadline)
+
+    async def _admit(self, context: Context) -> str:
+        """The tenant; each request of a session counts against its rate."""
+        return (await self._services.gate.admit(headers_of(context.invocation_metadata()))).tenant
 
     @contextmanager
     def _counted(self, method: str, call: Call) -> Iterator[None]:
@@ -173,6 +179,7 @@ class Segmentation(pb_grpc.SegmentationServicer):
         call = self._begin(context)
         with self._counted(method, call):
             try:
+                call.tenant = await self._admit(context)
                 yield call
                 call.code = "ok"
                 context.set_trailing_metadata((("x-request-id", call.request_id),))

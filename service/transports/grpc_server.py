@@ -8,6 +8,8 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection, reflection_pb2, reflection_pb2_grpc
 
 from service.transports import ovsam_pb2_grpc
+from service.transports.auth import Gate
+from service.transports.grpc_access import KeyInterceptor
 from service.transports.grpc_api import SERVICE, Segmentation
 from service.transports.grpc_health import Health
 from service.transports.services import Services
@@ -27,7 +29,9 @@ async def serve_grpc(
     """
     segmentation = Segmentation(services)
     health = Health(services.check_ready, names=(SERVICE,))
-    server = build_grpc_server(segmentation, health, max_image_bytes=services.embedder.limits.body_bytes)
+    server = build_grpc_server(
+        segmentation, health, gate=services.gate, max_image_bytes=services.embedder.limits.body_bytes
+    )
     port = server.add_insecure_port(address) if credentials is None else server.add_secure_port(address, credentials)
     await server.start()
     try:
@@ -38,9 +42,12 @@ async def serve_grpc(
         await server.stop(grace=services.request_seconds)
 
 
-def build_grpc_server(segmentation: Segmentation, health: Health, *, max_image_bytes: int) -> grpc.aio.Server:
+def build_grpc_server(
+    segmentation: Segmentation, health: Health, *, gate: Gate, max_image_bytes: int
+) -> grpc.aio.Server:
     """A server without a port yet."""
     server = grpc.aio.server(
+        interceptors=[KeyInterceptor(gate, service=SERVICE)],
         options=[
             ("grpc.max_receive_message_length", max_image_bytes + _BESIDE_IMAGE),
             ("grpc.max_send_message_length", -1),
@@ -49,7 +56,7 @@ def build_grpc_server(segmentation: Segmentation, health: Health, *, max_image_b
             ("grpc.keepalive_timeout_ms", 20_000),
             ("grpc.keepalive_permit_without_calls", 1),
             ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
-        ]
+        ],
     )
     ovsam_pb2_grpc.add_SegmentationServicer_to_server(segmentation, server)
     health_pb2_grpc.add_HealthServicer_to_server(health, server)

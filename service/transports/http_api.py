@@ -7,6 +7,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Header, Path, Request, Response
 from fastapi.responses import JSONResponse, PlainTextResponse, StreamingResponse
 
+from service.core.access import Caller
 from service.core.errors import ServiceError, UnknownImage
 from service.core.everything import EverythingRules, segment_everything
 from service.core.images import digest_of
@@ -16,8 +17,6 @@ from service.transports.rendering import render_reply, render_segment
 from service.transports.services import Services
 from service.transports.status import status_of
 
-PUBLIC = "public"  # the tenant of everybody while no API keys are set
-
 
 def services(request: Request) -> Services:
     """The ready objects, put into the app's state by the composition root."""
@@ -25,7 +24,14 @@ def services(request: Request) -> Services:
     return ready
 
 
+def tenant_of(request: Request) -> str:
+    """Whose request it is: the gate before every route has found out."""
+    caller: Caller = request.scope["state"]["caller"]
+    return caller.tenant
+
+
 Ready = Annotated[Services, Depends(services)]
+Tenant = Annotated[str, Depends(tenant_of)]
 DigestPath = Annotated[str, Path(pattern=schemas.DIGEST_PATTERN)]
 NamePath = Annotated[str, Path(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 _PROBLEM = {"model": schemas.Problem, "content": {"application/problem+json": {}}}
@@ -33,11 +39,13 @@ _PROBLEMS: dict[int | str, dict[str, Any]] = {
     code: _PROBLEM | {"description": text}
     for code, text in {
         400: "malformed request",
+        401: "API key missing or not valid",
         403: "URL not allowed",
         404: "image or vocabulary not known",
         413: "over a limit of bytes or pixels",
         415: "not a readable image",
         422: "invalid prompt or names",
+        429: "more requests than the key's rate; see Retry-After",
         503: "overloaded, warming or backend unavailable; see Retry-After",
         504: "time limit exceeded",
     }.items()
@@ -67,11 +75,11 @@ router = APIRouter(responses=_PROBLEMS)
     "/v1/images", status_code=201, response_model=schemas.UploadOut, openapi_extra=_body(schemas.ImageUrl, raw=True)
 )
 async def put_image(
-    request: Request, ready: Ready, prefer: Annotated[str, Header()] = ""
+    request: Request, ready: Ready, tenant: Tenant, prefer: Annotated[str, Header()] = ""
 ) -> schemas.UploadOut | JSONResponse:
     """Upload an image and embed it; with `Prefer: respond-async` the embedding is made in the background."""
     content = await requests.parse_upload(request, fetch=ready.fetch)
-    key = ready.embedder.key(PUBLIC, await asyncio.to_thread(digest_of, content))
+    key = ready.embedder.key(tenant, await asyncio.to_thread(digest_of, content))
     if "respond-async" in prefer:
         ready.embedder.prewarm(key, content)
         return schemas.UploadOut(image=key.digest, embedding="pending")
@@ -81,18 +89,18 @@ async def put_image(
 
 
 @router.head("/v1/images/{digest}", response_class=Response)
-async def has_image(digest: DigestPath, ready: Ready) -> Response:
+async def has_image(digest: DigestPath, ready: Ready, tenant: Tenant) -> Response:
     """200 when an embedding is kept or being made, else 404."""
-    embedding = await ready.embedder.find(ready.embedder.key(PUBLIC, digest))
+    embedding = await ready.embedder.find(ready.embedder.key(tenant, digest))
     if embedding is None:
         raise UnknownImage(f"no embedding is kept for {digest}")
     return Response(headers={"etag": f'"{digest}"'})
 
 
 @router.delete("/v1/images/{digest}", status_code=204, response_class=Response)
-async def delete_image(digest: DigestPath, ready: Ready) -> Response:
+async def delete_image(digest: DigestPath, ready: Ready, tenant: Tenant) -> Response:
     """Forget an image in every tier of the cache."""
-    await ready.embedder.forget(ready.embedder.key(PUBLIC, digest))
+    await ready.embedder.forget(ready.embedder.key(tenant, digest))
     return Response(status_code=204)
 
 
@@ -100,11 +108,11 @@ async def delete_image(digest: DigestPath, ready: Ready) -> Response:
     "/segment", response_model=schemas.SegmentOut, openapi_extra=_body(schemas.SegmentIn), include_in_schema=False
 )
 @router.post("/v1/segment", response_model=schemas.SegmentOut, openapi_extra=_body(schemas.SegmentIn))
-async def segment(request: Request, ready: Ready) -> Response:
+async def segment(request: Request, ready: Ready, tenant: Tenant) -> Response:
     """Masks and names for prompts on one image."""
     body, content = await requests.parse_body(request, schemas.SegmentIn)
     image = await requests.load_image(body.image, content, fetch=ready.fetch)
-    wanted = requests.segment_request(body, image, tenant=PUBLIC)
+    wanted = requests.segment_request(body, image, tenant=tenant)
     reply = await ready.segmenter.segment(wanted, deadline=ready.deadline())
     request_id = request.scope["state"]["request_id"]
     answer = render_reply(reply, output=body.output, spec=ready.backend.spec, request_id=request_id)
@@ -114,11 +122,11 @@ async def segment(request: Request, ready: Ready) -> Response:
 
 
 @router.post("/v1/segment/everything", openapi_extra=_body(schemas.EverythingIn), response_class=StreamingResponse)
-async def everything(request: Request, ready: Ready, accept: Annotated[str, Header()] = "") -> Response:
+async def everything(request: Request, ready: Ready, tenant: Tenant, accept: Annotated[str, Header()] = "") -> Response:
     """Every object that a grid of clicks finds: NDJSON when `Accept` asks for it, else one JSON."""
     body, content = await requests.parse_body(request, schemas.EverythingIn)
     image = await requests.load_image(body.image, content, fetch=ready.fetch)
-    wanted = requests.everything_request(body, image, tenant=PUBLIC)
+    wanted = requests.everything_request(body, image, tenant=tenant)
     rules = EverythingRules(
         grid=body.grid, min_stability=body.min_stability, min_area=body.min_area, overlap=body.overlap
     )
@@ -170,16 +178,16 @@ async def models(ready: Ready) -> schemas.ModelsOut:
 
 
 @router.get("/v1/vocabularies", response_model=schemas.VocabulariesOut)
-async def vocabularies(ready: Ready) -> schemas.VocabulariesOut:
+async def vocabularies(ready: Ready, tenant: Tenant) -> schemas.VocabulariesOut:
     """The vocabularies that a request may name."""
-    names = await ready.vocabularies.names(PUBLIC)
+    names = await ready.vocabularies.names(tenant)
     return schemas.VocabulariesOut(default=ready.vocabularies.default, vocabularies=names)
 
 
 @router.get("/v1/vocabularies/{name}", response_model=schemas.VocabularyOut)
-async def vocabulary(name: NamePath, ready: Ready) -> schemas.VocabularyOut:
+async def vocabulary(name: NamePath, ready: Ready, tenant: Tenant) -> schemas.VocabularyOut:
     """One vocabulary with its class names."""
-    found = await ready.vocabularies.find(PUBLIC, name)
+    found = await ready.vocabularies.find(tenant, name)
     return schemas.VocabularyOut(
         name=name,
         title=found.title,
@@ -191,16 +199,16 @@ async def vocabulary(name: NamePath, ready: Ready) -> schemas.VocabularyOut:
 
 
 @router.put("/v1/vocabularies/{name}", status_code=204, response_class=Response)
-async def put_vocabulary(name: NamePath, body: schemas.VocabularyIn, ready: Ready) -> Response:
+async def put_vocabulary(name: NamePath, body: schemas.VocabularyIn, ready: Ready, tenant: Tenant) -> Response:
     """Keep or replace a vocabulary of one's own."""
-    await ready.vocabularies.define(PUBLIC, name, names=body.names, templates=body.templates)
+    await ready.vocabularies.define(tenant, name, names=body.names, templates=body.templates)
     return Response(status_code=204)
 
 
 @router.delete("/v1/vocabularies/{name}", status_code=204, response_class=Response)
-async def delete_vocabulary(name: NamePath, ready: Ready) -> Response:
+async def delete_vocabulary(name: NamePath, ready: Ready, tenant: Tenant) -> Response:
     """Forget a vocabulary of one's own."""
-    await ready.vocabularies.remove(PUBLIC, name)
+    await ready.vocabularies.remove(tenant, name)
     return Response(status_code=204)
 
 

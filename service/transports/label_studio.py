@@ -12,7 +12,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import to_json
 
 from service.core.errors import DeadlineExceeded, ServiceError, TemporaryError
-from service.transports.http_api import Ready
+from service.transports.http_api import Ready, Tenant
 from service.transports.label_studio_access import Access, Projects
 from service.transports.label_studio_config import LabelConfig, parse_config
 from service.transports.label_studio_schemas import PredictIn, ProjectIn, SetupIn, Task
@@ -48,21 +48,21 @@ async def health(ready: Ready) -> dict[str, str]:
 
 
 @router.post("/setup")
-async def setup(request: Request, ready: Ready, known: Known) -> dict[str, str]:
+async def setup(request: Request, ready: Ready, tenant: Tenant, known: Known) -> dict[str, str]:
     """Remember where the project's images are, and begin to embed its labels."""
     body = await _parse(request, SetupIn)
-    known.set_up(str(body.project), Access(body.hostname or "", body.access_token or ""))
+    known.set_up(_own(tenant, body.project), Access(body.hostname or "", body.access_token or ""))
     with suppress(ServiceError):  # a config without labels is no failure yet; embedding goes on without us
-        names = await batch_names(ready, parse_config(body.schema_ or ""))
+        names = await batch_names(ready, parse_config(body.schema_ or ""), tenant=tenant)
         await ready.vocabularies.classifier_of(names, timeout=_SETUP_SECONDS)
     return {"model_version": _version(ready)}
 
 
 @router.post("/predict")
-async def predict(request: Request, ready: Ready, known: Known) -> Response:
+async def predict(request: Request, ready: Ready, tenant: Tenant, known: Known) -> Response:
     """One prediction for each task: the prompted object, or without prompts all objects that the labels name."""
     body = await _parse(request, PredictIn)
-    batch = _Batch(ready, known, body, _config(body), deadline=time.monotonic() + _BATCH_SECONDS)
+    batch = _Batch(ready, tenant, known, body, _config(body), deadline=time.monotonic() + _BATCH_SECONDS)
     annotations = [await _annotate(task, batch) for task in body.tasks]
     version = _version(ready)
     results = [{"model_version": version, "score": a.score, "result": a.regions} for a in annotations]
@@ -78,9 +78,9 @@ async def webhook() -> dict[str, str]:
 
 
 @router.post("/delete")
-async def delete(request: Request, known: Known) -> dict[str, str]:
+async def delete(request: Request, tenant: Tenant, known: Known) -> dict[str, str]:
     """The backend was removed from a project: forget its token."""
-    known.forget(str((await _parse(request, ProjectIn)).project))
+    known.forget(_own(tenant, (await _parse(request, ProjectIn)).project))
     return {"status": "deleted"}
 
 
@@ -95,6 +95,7 @@ class _Batch:
     """What the tasks of one call have in common."""
 
     ready: Services
+    tenant: str
     known: Projects
     body: PredictIn
     config: LabelConfig
@@ -111,7 +112,7 @@ async def _annotate(task: Task, batch: _Batch) -> Annotation:
     except ServiceError as error:
         if context is not None:
             raise
-        _log.warning("no prediction for task %s of project %s: %s", task.id, batch.body.project, error.message)
+        _log.warning("no prediction for task %r of project %r: %s", task.id, batch.body.project, error.message)
         return Annotation([], 0.0)
 
 
@@ -120,11 +121,23 @@ async def _try_to_annotate(task: Task, batch: _Batch) -> Annotation:
     if context is not None and not context.result:
         return Annotation([], 0.0)
     content = await batch.known.load_image(
-        task.data.get(config.field), project=str(batch.body.project), task=task.id, fetch=ready.fetch
+        task.data.get(config.field), project=_own(batch.tenant, batch.body.project), task=task.id, fetch=ready.fetch
     )
     if context is None:
-        return await annotate_everything(ready, content, config=config, deadline=batch.deadline)
-    return await annotate_prompted(ready, content, config=config, prompts=context.result, deadline=ready.deadline())
+        return await annotate_everything(ready, content, tenant=batch.tenant, config=config, deadline=batch.deadline)
+    return await annotate_prompted(
+        ready,
+        content,
+        tenant=batch.tenant,
+        config=config,
+        prompts=context.result,
+        deadline=ready.deadline(),
+    )
+
+
+def _own(tenant: str, project: object) -> str:
+    """A project's name among all tenants': nobody gets at another's token by naming its project."""
+    return f"{tenant}/{project}"
 
 
 def _config(body: PredictIn) -> LabelConfig:

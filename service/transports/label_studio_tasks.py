@@ -9,7 +9,6 @@ from service.core.everything import EverythingRules, segment_everything
 from service.core.images import digest_of
 from service.core.requests import Classify, PromptRequest, Segment, SegmentReply, SegmentRequest
 from service.core.types import ClassScore, Size
-from service.transports.http_api import PUBLIC
 from service.transports.label_studio_config import LabelConfig
 from service.transports.label_studio_regions import (
     best_label,
@@ -33,14 +32,20 @@ class Annotation:
 
 
 async def annotate_prompted(
-    ready: Services, content: bytes, *, config: LabelConfig, prompts: Sequence[PromptRegion], deadline: float
+    ready: Services,
+    content: bytes,
+    *,
+    tenant: str,
+    config: LabelConfig,
+    prompts: Sequence[PromptRegion],
+    deadline: float,
 ) -> Annotation:
     """The object that was clicked or boxed; its name is looked for only when the user has not chosen one.
 
     The score is the label's probability, or the mask's stability when the label is the user's.
     """
     label = chosen_label(prompts, set(config.words.values()))
-    request = await _request(content, config, names=None if label else tuple(config.words))
+    request = await _request(content, config, tenant=tenant, names=None if label else tuple(config.words))
     opened = await ready.segmenter.open(request, deadline=deadline)
     size = opened.embedding.letterbox.original
     request = replace(request, prompts=[PromptRequest("0", read_prompt(prompts, size))])
@@ -49,13 +54,15 @@ async def annotate_prompted(
     return _annotation([(found, label)], config, size)
 
 
-async def annotate_everything(ready: Services, content: bytes, *, config: LabelConfig, deadline: float) -> Annotation:
+async def annotate_everything(
+    ready: Services, content: bytes, *, tenant: str, config: LabelConfig, deadline: float
+) -> Annotation:
     """Every object of the image whose name is a label.
 
     The labels alone would name everything, the sky too: they have to hold against the model's default vocabulary.
     """
-    names = await batch_names(ready, config)
-    request = await _request(content, config, names=names)
+    names = await batch_names(ready, config, tenant=tenant)
+    request = await _request(content, config, tenant=tenant, names=names)
     request = replace(request, background=True)
     size, found = Size(0, 0), []
     async for item in segment_everything(ready.segmenter, request, rules=_RULES, deadline=deadline):
@@ -66,9 +73,9 @@ async def annotate_everything(ready: Services, content: bytes, *, config: LabelC
     return _annotation(found, config, size)
 
 
-async def batch_names(ready: Services, config: LabelConfig) -> tuple[str, ...]:
+async def batch_names(ready: Services, config: LabelConfig, *, tenant: str) -> tuple[str, ...]:
     """The words of the labels, and as their rivals the default vocabulary's names."""
-    vocabulary = await ready.vocabularies.find(PUBLIC, ready.vocabularies.default)
+    vocabulary = await ready.vocabularies.find(tenant, ready.vocabularies.default)
     return tuple(dict.fromkeys((*config.words, *vocabulary.names)))
 
 
@@ -77,9 +84,11 @@ def _is_named(classes: Sequence[ClassScore], config: LabelConfig) -> bool:
     return any(name in config.words and score * len(classes) >= 1 for name, score in classes)
 
 
-async def _request(content: bytes, config: LabelConfig, *, names: tuple[str, ...] | None) -> SegmentRequest:
+async def _request(
+    content: bytes, config: LabelConfig, *, tenant: str, names: tuple[str, ...] | None
+) -> SegmentRequest:
     return SegmentRequest(
-        tenant=PUBLIC,
+        tenant=tenant,
         digest=await asyncio.to_thread(digest_of, content),
         content=content,
         prompts=(),

@@ -8,14 +8,21 @@ from typing import Any
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.core.errors import ImageTooLarge
+from service.core.errors import ImageTooLarge, RateLimited, Unauthorized
+from service.transports.auth import needs_key
 from service.transports.problems import problem_response, unexpected_response
 from service.transports.request_ids import request_id
-from service.transports.services import RequestObserver
+from service.transports.services import RequestObserver, Services
+
+_HEADERS = {
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "no-referrer",
+    "content-security-policy": "frame-ancestors 'none'",  # beside the page's own, which may not say this
+}
 
 
 class RequestMiddleware:
-    """Gives each request an id (the client's own when it is harmless), times and counts it, and limits its body."""
+    """Around a request: its id (the client's own when harmless), its time and count, its caller, its body's limits."""
 
     def __init__(self, app: ASGIApp, *, observer: RequestObserver, max_body_bytes: int) -> None:
         self._app = app
@@ -41,13 +48,13 @@ class RequestMiddleware:
                 answered = True
                 out = MutableHeaders(scope=message)
                 out["x-request-id"] = state["request_id"]
-                out["x-content-type-options"] = "nosniff"
+                out.update(_HEADERS)
                 if message["status"] >= 400 and state["code"] == "ok":
                     state["code"] = str(message["status"])
             await send(message)
 
         try:
-            await self._limited(scope, receive, answer, length=headers.get("content-length"))
+            await self._guarded(scope, receive, answer, length=headers.get("content-length"))
         except Exception as error:  # noqa: BLE001 - the transport's edge: whatever it is, the caller gets an answer
             response = unexpected_response(state, error)
             if not answered:
@@ -56,7 +63,7 @@ class RequestMiddleware:
             route = getattr(scope.get("route"), "path", "other")
             self._observer.request(route, state["code"], time.perf_counter() - started)
 
-    async def _limited(self, scope: Scope, receive: Receive, send: Send, *, length: str | None) -> None:
+    async def _guarded(self, scope: Scope, receive: Receive, send: Send, *, length: str | None) -> None:
         limit, received = self._max_body_bytes, 0
 
         async def count(given: int) -> None:
@@ -71,9 +78,12 @@ class RequestMiddleware:
             return message
 
         try:
+            if needs_key(scope["path"]):
+                services: Services = scope["app"].state.services
+                scope["state"]["caller"] = await services.gate.admit(Headers(scope=scope))
             await count(int(length) if length and length.isdigit() else 0)
             await _until_departed(self._app, scope, limited_receive, send)
-        except ImageTooLarge as error:
+        except (Unauthorized, RateLimited, ImageTooLarge) as error:
             await problem_response(scope["state"], error)(scope, receive, send)
 
 

@@ -11,7 +11,7 @@ from fastapi.responses import JSONResponse, Response
 from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 
-from service.core.errors import InvalidRequest, ServiceError, TemporaryError
+from service.core.errors import InvalidRequest, ServiceError, TemporaryError, Unauthorized
 from service.transports.schemas import ErrorItem, Problem
 from service.transports.status import status_of
 
@@ -39,6 +39,8 @@ def problem_response(state: MutableMapping[str, Any], error: ServiceError) -> Re
     headers = {}
     if isinstance(error, TemporaryError):
         headers["retry-after"] = str(math.ceil(error.retry_after))
+    if isinstance(error, Unauthorized):
+        headers["www-authenticate"] = 'Bearer realm="ovsam"'  # not Basic, at which browsers would ask for a password
     return _response(
         state, status.http, code=status.code, title=status.title, detail=error.message, items=items, headers=headers
     )

@@ -10,6 +10,7 @@ from service.core.errors import Warming
 from service.core.ports import ModelBackend
 from service.core.segmenter import Segmenter
 from service.core.vocabularies import Vocabularies
+from service.transports.auth import Gate
 from service.transports.fetching import Fetch, fetch_nothing
 
 
@@ -34,6 +35,7 @@ class Services:
     embedder: Embedder
     vocabularies: Vocabularies
     observer: RequestObserver
+    gate: Gate
     request_seconds: float
     fetch: Fetch = fetch_nothing
     draining: threading.Event = field(default_factory=threading.Event)  # set when the process is about to end
