@@ -4,14 +4,16 @@ import asyncio
 import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import onnxruntime as ort
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
 from service.adapters.manifest import GraphSpec, InvalidRepository, Repository, TensorSpec
-from service.adapters.probe import probe_inputs
+from service.adapters.probe import ProbeRecord, probe_inputs
 from service.core.errors import BackendUnavailable, DeadlineExceeded
+from service.core.singleflight import SingleFlight
 from service.core.spec import MODEL_NAMES, ModelName, ModelSpec
 from service.core.types import Array, Tensors
 
@@ -49,6 +51,8 @@ class OnnxBackend:
     def __init__(self, repository: Repository, *, threads: int, workers: int) -> None:
         self._repository = repository
         self._sessions = {name: _open(repository.graphs[name], threads=threads) for name in MODEL_NAMES}
+        self._probes: SingleFlight[None] = SingleFlight()
+        self._record = ProbeRecord()
         self._executor = ThreadPoolExecutor(max_workers=workers, thread_name_prefix="onnx")
 
     @property
@@ -74,16 +78,27 @@ class OnnxBackend:
         outputs = list(self._repository.graphs[model].outputs)
         future = asyncio.get_running_loop().run_in_executor(self._executor, call)
         try:
-            return await asyncio.shield(future)
+            answer = await asyncio.shield(future)
         except asyncio.CancelledError:
             if not future.cancel():
                 await asyncio.wait([future])  # a thread cannot be stopped: its slot is free only when it has ended
             raise
+        except BackendUnavailable:
+            self._record.failed(model)
+            raise
+        self._record.answered(model)
+        return answer
 
     async def probe(self) -> None:
-        """Run the smallest real inference of every model."""
+        """Run the smallest real inference of every model that has not answered lately; askers share one."""
         for name in MODEL_NAMES:
-            await self.run(name, probe_inputs(self._repository.graphs[name], self.spec))
+            if not self._record.fresh(name):
+                await self._probes.run(name, partial(self._probe, name))
+
+    async def _probe(self, name: ModelName) -> None:
+        started = time.monotonic()
+        await self.run(name, probe_inputs(self._repository.graphs[name], self.spec))
+        self._record.took(name, time.monotonic() - started)
 
     async def close(self) -> None:
         """Wait for calls in hand and drop the sessions."""

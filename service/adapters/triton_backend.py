@@ -3,23 +3,23 @@
 import asyncio
 import time
 from collections.abc import Sequence
+from functools import partial
 
 import grpc
 
 from service.adapters.manifest import Repository
 from service.adapters.probe import probe_inputs
 from service.adapters.shared_slots import SlotLimits
-from service.adapters.triton_endpoint import OtherModel, TritonEndpoint, queue_was_full
+from service.adapters.triton_endpoint import CONFIG_SECONDS, OtherModel, TritonEndpoint, queue_was_full
 from service.adapters.triton_identity import read_identity
 from service.adapters.triton_messages import InferCall, InvalidAnswer
 from service.adapters.triton_shared_memory import NoAnswer
 from service.core.errors import BackendUnavailable, DeadlineExceeded, Overloaded, ServiceError
+from service.core.singleflight import SingleFlight
 from service.core.spec import MODEL_NAMES, ModelName, ModelSpec
 from service.core.types import Array, Tensors
 
 _LONGEST_CALL = 120.0  # seconds, for a caller that sets no limit: a hung server must not hold it for ever
-_PROBE_SECONDS = 10.0
-_FRESH_SECONDS = 2.0  # a model that answered a caller this lately needs no probe
 _ATTEMPTS = 2
 
 
@@ -30,6 +30,7 @@ class TritonBackend:
         """Name the servers as host:port; with `slots`, tensors go by shared memory to those on this host."""
         self._repository = repository
         self._identities = {name: read_identity(graph) for name, graph in repository.graphs.items()}
+        self._probes: SingleFlight[str] = SingleFlight()
         self._endpoints = [TritonEndpoint(url, identities=self._identities, slots=slots) for url in urls]
 
     @property
@@ -87,21 +88,28 @@ class TritonBackend:
         return None
 
     async def _probe_model(self, model: ModelName) -> None:
-        probes = (self._probe_endpoint(endpoint, model) for endpoint in self._endpoints)
-        faults = await asyncio.gather(*probes)
+        probes = (
+            self._probes.run(f"{endpoint.url} {model}", partial(self._probe_endpoint, endpoint, model))
+            for endpoint in self._endpoints
+        )
+        faults = [fault for fault, _ in await asyncio.gather(*probes)]
         if all(faults):
             raise BackendUnavailable("; ".join(fault for fault in faults if fault))
 
     async def _probe_endpoint(self, endpoint: TritonEndpoint, model: ModelName) -> str:
         """Say what is wrong with a model on a server, or nothing."""
-        if endpoint.answered_within(model, _FRESH_SECONDS):
+        record = endpoint.record
+        if record.fresh(model):
             return ""
         call = self._call(model, probe_inputs(self._repository.graphs[model], self.spec))
+        limit = record.limit(model)
         try:
-            await endpoint.check(model)
-            await endpoint.infer(call, timeout=_PROBE_SECONDS)
+            await endpoint.check(model, timeout=min(limit, CONFIG_SECONDS))
+            started = time.monotonic()
+            await endpoint.infer(call, timeout=limit)
+            record.took(model, time.monotonic() - started)
         except NoAnswer:
-            return f"{endpoint.url}: {model}: no answer in {_PROBE_SECONDS:.0f} s"
+            return f"{endpoint.url}: {model}: no answer in {limit:.0f} s"
         except (OtherModel, InvalidAnswer) as error:
             return str(error)
         except grpc.aio.AioRpcError as error:

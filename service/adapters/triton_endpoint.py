@@ -7,6 +7,7 @@ import grpc
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from service.adapters.breaker import Breaker
+from service.adapters.probe import ProbeRecord
 from service.adapters.shared_slots import SlotLimits
 from service.adapters.triton_identity import ModelIdentity
 from service.adapters.triton_messages import InferCall, answer_tensors
@@ -23,7 +24,7 @@ _CHANNEL_OPTIONS = [
     ("grpc.max_reconnect_backoff_ms", 1000),
 ]
 _BREAKER_FAILURES, _BREAKER_SECONDS = 3, 2.0
-_CONFIG_SECONDS = 5.0
+CONFIG_SECONDS = 5.0
 _CHECKED_SECONDS = 5.0  # for so long a server is taken to serve what it said, as long as no call fails
 _PATIENT_SECONDS = 0.5  # a call that was given less proves nothing by its timeout
 
@@ -46,7 +47,7 @@ class TritonEndpoint:
         self._stub = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
         self._shared_memory = SharedMemoryPath(self._stub, slots) if slots else None
         self._breakers = {name: Breaker(failures=_BREAKER_FAILURES, seconds=_BREAKER_SECONDS) for name in MODEL_NAMES}
-        self._answered: dict[ModelName, float] = {}
+        self.record = ProbeRecord()
 
     @property
     def free_slots(self) -> int:
@@ -57,20 +58,16 @@ class TritonEndpoint:
         """Whether a call may be tried; after failures in a row only one every few seconds."""
         return not self._breakers[model].open
 
-    def answered_within(self, model: ModelName, seconds: float) -> bool:
-        """Whether the last call of the model succeeded, and that lately."""
-        return time.monotonic() - self._answered.get(model, -seconds) < seconds
-
     async def infer(self, call: InferCall, *, timeout: float) -> dict[str, Array]:
         """Make one call. Raises grpc.aio.AioRpcError, NoAnswer, OtherModel or InvalidAnswer."""
         self.in_flight += 1
         end = time.monotonic() + timeout
         try:
             if time.monotonic() - self._checked.get(call.model, -_CHECKED_SECONDS) >= _CHECKED_SECONDS:
-                await self.check(call.model, timeout=min(timeout, _CONFIG_SECONDS))
+                await self.check(call.model, timeout=min(timeout, CONFIG_SECONDS))
             response = await self._send(call, end)
         except (grpc.aio.AioRpcError, NoAnswer) as error:
-            self._answered.pop(call.model, None)
+            self.record.failed(call.model)
             self._checked.pop(call.model, None)  # what answers next may be a server started anew, with other files
             if _is_at_fault(error, timeout):
                 self._breakers[call.model].failed()
@@ -78,16 +75,16 @@ class TritonEndpoint:
         finally:
             self.in_flight -= 1
         self._breakers[call.model].succeeded()
-        self._answered[call.model] = time.monotonic()
+        self.record.answered(call.model)
         return answer_tensors(response, call.outputs)
 
-    async def check(self, model: ModelName, *, timeout: float = _CONFIG_SECONDS) -> None:
+    async def check(self, model: ModelName, *, timeout: float = CONFIG_SECONDS) -> None:
         """Raise OtherModel unless the server serves the model that the gateway has read."""
         identity = self._identities[model]
         question = service_pb2.ModelConfigRequest(name=model, version=identity.version)
         answer = await self._stub.ModelConfig(question, timeout=timeout)
         if difference := identity.difference(answer.config):
-            self._answered.pop(model, None)
+            self.record.failed(model)
             self._checked.pop(model, None)
             raise OtherModel(f"{self.url} serves another {model} than the gateway's manifest describes: {difference}")
         self._checked[model] = time.monotonic()

@@ -1,4 +1,4 @@
-"""A gateway in traffic while the Triton behind it is killed: clean refusals, then all is well without a restart."""
+"""A gateway in traffic while Triton is killed or hangs: clean refusals, then all is well without a restart."""
 
 import asyncio
 import os
@@ -30,14 +30,15 @@ def gateway(request: pytest.FixtureRequest, triton: TritonProcess, tmp_path: Pat
         yield process
 
 
-KILLED: dict[str, Callable[[TritonProcess], int]] = {
-    "server": lambda triton: triton.server,
-    "decoder stub": lambda triton: triton.stub("prompt_decoder"),
+STRUCK: dict[str, tuple[Callable[[TritonProcess], int], signal.Signals]] = {
+    "killed server": (lambda triton: triton.server, signal.SIGKILL),
+    "killed decoder stub": (lambda triton: triton.stub("prompt_decoder"), signal.SIGKILL),
+    "hung server": (lambda triton: triton.server, signal.SIGSTOP),
 }
 
 
-@pytest.mark.parametrize("victim", KILLED)
-async def test_a_kill_in_traffic_is_refused_clean_and_healed(
+@pytest.mark.parametrize("victim", STRUCK)
+async def test_a_blow_in_traffic_is_refused_clean_and_healed(
     gateway: Gateway, triton: TritonProcess, victim: str
 ) -> None:
     """Each answer is a result or 503/504 with a problem document; /readyz falls within seconds and comes back."""
@@ -64,7 +65,8 @@ async def test_a_kill_in_traffic_is_refused_clean_and_healed(
         image = (await http.post("/v1/images", content=(SAMPLES / "coffee.jpg").read_bytes())).json()["image"]
         clients = [asyncio.create_task(click_without_pause(http, image)) for _ in range(3)]
         await asyncio.sleep(2)
-        os.kill(KILLED[victim](triton), signal.SIGKILL)
+        process, sign = STRUCK[victim]
+        os.kill(process(triton), sign)
         await until_ready(http, ready=False, seconds=8)
         await until_ready(http, ready=True, seconds=60)
         before = outcomes[200]
