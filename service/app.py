@@ -8,6 +8,7 @@ from pathlib import Path
 from fastapi import FastAPI
 from fastapi.staticfiles import StaticFiles
 from redis.asyncio import Redis
+from starlette.middleware.cors import CORSMiddleware
 
 from service.adapters.fetcher import AllowList, Fetcher
 from service.adapters.keys import KeyFile, OpenDoor
@@ -33,6 +34,7 @@ from service.settings import Settings
 from service.telemetry import PrometheusObserver
 from service.transports import cvat, http_api, label_studio, problems
 from service.transports.auth import Gate
+from service.transports.cross_origin import CORS
 from service.transports.grpc_server import serve_grpc
 from service.transports.middleware import RequestMiddleware
 from service.transports.services import Services
@@ -109,6 +111,7 @@ def assemble(
         gate=gate,
         request_seconds=settings.request_seconds,
         fetch=Fetcher(allow=AllowList.parse(settings.fetch_allow), max_bytes=images.body_bytes),
+        upload_seconds=settings.upload_seconds,
     )
 
 
@@ -168,5 +171,12 @@ def build_app(settings: Settings, *, opener: Opener = open_services) -> FastAPI:
         app.include_router(transport.router)
     problems.install(app)
     app.mount("/", StaticFiles(directory=_WEB, html=True), name="web")
-    app.add_middleware(RequestMiddleware, observer=observer, max_body_bytes=settings.max_body_mib * 2**20)
+    app.add_middleware(
+        RequestMiddleware,
+        observer=observer,
+        max_body_bytes=settings.max_body_mib * 2**20,
+        upload_seconds=settings.upload_seconds,
+    )
+    if settings.allowed_origins:  # around the rest: a browser's question carries no key, and errors are for it too
+        app.add_middleware(CORSMiddleware, allow_origins=settings.allowed_origins, **CORS)
     return app

@@ -19,7 +19,8 @@ import uvicorn
 from fastapi import FastAPI
 from pydantic import ValidationError
 
-from service import folder_commands
+from service import folder_commands, key_commands
+from service.adapters.keys import InvalidKeys, read_keys
 from service.adapters.manifest import InvalidRepository, read_repository
 from service.app import build_app, open_services
 from service.core.access import PUBLIC
@@ -28,9 +29,11 @@ from service.core.images import decode_image, digest_of
 from service.core.requests import Classify, PromptRequest, SegmentReply, SegmentRequest
 from service.core.types import BoolArray, Box, Point, Prompt, UInt8Array
 from service.evaluation import commands as evaluation_commands
+from service.evaluation.panel import Opener
 from service.settings import Settings
 from service.settings_report import complaints, misspelt, report
 from service.telemetry import PrometheusObserver, set_up_logs
+from service.transports.http_protocol import BoundedProtocol
 from service.transports.services import Services
 
 _COLOURS = ((66, 133, 244), (234, 67, 53), (52, 168, 83), (251, 188, 5), (171, 71, 188), (0, 172, 193))
@@ -45,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return int(options.run(options, settings))
     except ValidationError as error:
         return _complain(complaints(error))
-    except (InvalidRepository, ServiceError, OSError) as error:
+    except (InvalidRepository, InvalidKeys, ServiceError, OSError) as error:
         print(f"ovsam: {error}", file=sys.stderr)
     return 2
 
@@ -105,7 +108,9 @@ def _complain(sentences: Iterable[str]) -> int:
 def _serve(_: argparse.Namespace, settings: Settings) -> int:
     if status := _complain(misspelt(os.environ)):
         return status
-    read_repository(settings.model_repository)  # a wrong folder is told before anything starts
+    read_repository(settings.model_repository)  # a wrong folder or file is told before anything starts
+    if settings.api_keys_file:
+        read_keys(settings.api_keys_file)
     app = build_app(settings)
     config = uvicorn.Config(
         app,
@@ -121,6 +126,7 @@ def _serve(_: argparse.Namespace, settings: Settings) -> int:
 
 
 class _Server(uvicorn.Server):
+        http=BoundedProtocol,
     """Says where the page is once the model has answered its probe, and drains before it ends."""
 
     def __init__(self, config: uvicorn.Config, *, app: FastAPI, drain_seconds: float) -> None:

@@ -57,6 +57,7 @@ class Settings(BaseSettings):
     drain_seconds: float = Field(
         0.0, ge=0, description="seconds to serve on, no longer ready, after SIGTERM; more than a readiness period"
     )
+    upload_seconds: float = Field(60.0, gt=0, description="seconds that a request's body may take to come")
     max_body_mib: int = Field(32, ge=1, description="MiB of one request's body")
     max_megapixels: float = Field(50.0, gt=0, description="megapixels of one image")
     max_prompts: int = Field(256, ge=1, description="prompts of one request")
@@ -64,7 +65,16 @@ class Settings(BaseSettings):
     max_names: int = Field(30_000, ge=1, description="class names of one vocabulary")
     max_queue: int = Field(1024, ge=1, description="prompts that may wait for the decoder")
     fetch_allow: str = Field("", description="hosts (host or host:port, commas) that images may be fetched from")
+    label_studio_url: str = Field(
+        "", description="Label Studio's own address for all its projects; empty takes the one that each set-up tells"
+    )
+    label_studio_token: str = Field(
+        "", description="API token for pictures in Label Studio; empty takes the one that each set-up tells"
+    )
     api_keys_file: OptionalFile = Field(None, description="file of the API keys' hashes; empty lets everybody in")
+    cors_origins: str = Field(
+        "", description="origins (https://host, commas) whose pages may call; * is all, empty none"
+    )
     rate_per_second: float = Field(
         0.0, ge=0, description="requests a second of one tenant, all gateways together; 0 sets no limit"
     )
@@ -119,9 +129,18 @@ class Settings(BaseSettings):
                     raise ValueError(f"names {name}={path}, which is no file")
         return url
 
-    @field_validator("traces_url")
+    @field_validator("cors_origins")
     @classmethod
-    def _collector(cls, url: str) -> str:
+    def _origins(cls, text: str) -> str:
+        for entry in _entries(text):
+            parts = urlsplit(entry)
+            if entry != "*" and (parts.scheme not in {"http", "https"} or f"{parts.scheme}://{parts.netloc}" != entry):
+                raise ValueError(f"{entry!r} is not an origin such as https://host or https://host:port")
+        return text
+
+    @field_validator("traces_url", "label_studio_url")
+    @classmethod
+    def _web_address(cls, url: str) -> str:
         if url and (urlsplit(url).scheme not in {"http", "https"} or not urlsplit(url).hostname):
             raise ValueError("must be http://host:port or https://host:port")
         return url
@@ -159,6 +178,11 @@ class Settings(BaseSettings):
     def triton_urls(self) -> list[str]:
         """Each Triton's host:port."""
         return _entries(self.triton_url)
+
+    @property
+    def allowed_origins(self) -> list[str]:
+        """Each origin whose pages may call."""
+        return _entries(self.cors_origins)
 
     @property
     def call_threads(self) -> int:

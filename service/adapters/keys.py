@@ -105,13 +105,13 @@ def sha256_of(key: str) -> str:
     return hashlib.sha256(key.encode()).hexdigest()
 
 
-def line_of(key: str, *, tenant: str, rate: Rate | None = None, expires: datetime | None = None) -> str:
+def line_of(
+    key: str, *, tenant: str, rate: float | None = None, burst: int | None = None, expires: datetime | None = None
+) -> str:
     """A key's line for the file; raises InvalidKeys."""
-    fields: dict[str, Any] = {"tenant": tenant, "sha256": sha256_of(key)}
-    if rate is not None:
-        fields |= {"rate": rate.per_second, "burst": rate.burst}
-    if expires is not None:
-        fields["expires"] = expires.astimezone(UTC).isoformat(timespec="seconds")
+    until = expires.astimezone(UTC).isoformat(timespec="seconds") if expires else None
+    wanted = {"tenant": tenant, "sha256": sha256_of(key), "rate": rate, "burst": burst, "expires": until}
+    fields = {name: value for name, value in wanted.items() if value is not None}
     _entry(fields)
     return json.dumps(fields)
 

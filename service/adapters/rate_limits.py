@@ -25,7 +25,7 @@ local wait = full - now - ARGV[2] * interval
 if wait > 0.000001 then return string.format('%.6f', wait) end
 redis.call('set', KEYS[1], string.format('%.6f', full), 'px', math.ceil((full - now) * 1000))
 return '0'"""
-_SECONDS = 0.5  # a slow Redis costs a caller no more
+_SECONDS = 1.0  # a slow Redis costs a caller no more
 
 
 class LocalRates:
@@ -47,7 +47,11 @@ class LocalRates:
 
 
 class RedisRates:
-    """Buckets in Redis; while it fails each gateway counts for itself, so that a dead Redis neither opens nor shuts."""
+    """Buckets in Redis, each behind one of the same size here.
+
+    So a flood is turned away without asking Redis, and while Redis fails each gateway counts for itself: a dead Redis
+    neither opens the service nor shuts it.
+    """
 
     def __init__(self, client: Redis, *, observer: Observer) -> None:
         self._client = client
@@ -57,14 +61,15 @@ class RedisRates:
 
     async def take(self, name: str, rate: Rate) -> float:
         """Take one request from a bucket; 0, or the seconds to wait."""
-        if self._breaker.open:
-            return await self._local.take(name, rate)
+        wait = await self._local.take(name, rate)
+        if wait > 0 or self._breaker.open:
+            return wait
         try:
             wait = await self._take(name, rate)
         except (RedisError, OSError, TimeoutError):
             self._breaker.failed()
             self._observer.cache_fault("rate")
-            return await self._local.take(name, rate)
+            return 0.0
         self._breaker.succeeded()
         return wait
 

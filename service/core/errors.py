@@ -14,6 +14,7 @@
     ├── Overloaded              a full queue: nothing was done
     ├── Warming                 not ready yet, will be
     ├── BackendUnavailable      the model server does not answer
+    ├── SlowUpload              the request's body took too long to come
     └── DeadlineExceeded        the request's time is over
 
 Each says in its message what a client may know. Transports map them in one table (`transports/status.py`).
@@ -91,6 +92,10 @@ class Warming(TemporaryError):
 
 class BackendUnavailable(TemporaryError):
     """The model backend does not answer or answers with a failure."""
+
+
+class SlowUpload(ServiceError):
+    """The request's body did not come whole within the time that an upload may take."""
 
 
 class DeadlineExceeded(ServiceError):

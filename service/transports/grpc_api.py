@@ -11,7 +11,7 @@ from typing import Any
 
 import grpc
 
-from service.core.errors import ImageTooLarge, InvalidImage, ServiceError, TemporaryError, UnknownImage
+from service.core.errors import ImageTooLarge, InvalidImage, ServiceError, SlowUpload, TemporaryError, UnknownImage
 from service.core.images import digest_of
 from service.transports import ovsam_pb2 as pb
 from service.transports import ovsam_pb2_grpc as pb_grpc
@@ -141,13 +141,17 @@ class Segmentation(pb_grpc.SegmentationServicer):
     async def _received(self, chunks: AsyncIterator[pb.ImageChunk]) -> bytes:
         """The whole image; of one too large a little more is read, since some clients see no status while they send."""
         limit = self._services.embedder.limits.body_bytes
-        content, received = bytearray(), 0
-        async for chunk in chunks:
-            received += len(chunk.content)
-            if received > 2 * limit:
-                break
-            if received <= limit:
-                content += chunk.content
+        content, received, seconds = bytearray(), 0, self._services.upload_seconds
+        try:
+            async with asyncio.timeout(seconds):
+                async for chunk in chunks:
+                    received += len(chunk.content)
+                    if received > 2 * limit:
+                        break
+                    if received <= limit:
+                        content += chunk.content
+        except TimeoutError as error:
+            raise SlowUpload(f"the image did not come within {seconds:g} seconds") from error
         if received > limit:
             raise ImageTooLarge(f"the image has {received} bytes or more; the limit is {limit}")
         if not content:

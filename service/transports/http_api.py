@@ -42,6 +42,7 @@ _PROBLEMS: dict[int | str, dict[str, Any]] = {
         401: "API key missing or not valid",
         403: "URL not allowed",
         404: "image or vocabulary not known",
+        408: "the body took too long to come",
         413: "over a limit of bytes or pixels",
         415: "not a readable image",
         422: "invalid prompt or names",

@@ -8,7 +8,7 @@ from typing import Any
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.core.errors import ImageTooLarge, RateLimited, Unauthorized
+from service.core.errors import ImageTooLarge, RateLimited, SlowUpload, Unauthorized
 from service.transports.auth import needs_key
 from service.transports.problems import problem_response, unexpected_response
 from service.transports.request_ids import request_id
@@ -24,10 +24,11 @@ _HEADERS = {
 class RequestMiddleware:
     """Around a request: its id (the client's own when harmless), its time and count, its caller, its body's limits."""
 
-    def __init__(self, app: ASGIApp, *, observer: RequestObserver, max_body_bytes: int) -> None:
+    def __init__(self, app: ASGIApp, *, observer: RequestObserver, max_body_bytes: int, upload_seconds: float) -> None:
         self._app = app
         self._observer = observer
         self._max_body_bytes = max_body_bytes
+        self._upload_seconds = upload_seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -64,15 +65,21 @@ class RequestMiddleware:
             self._observer.request(route, state["code"], time.perf_counter() - started)
 
     async def _guarded(self, scope: Scope, receive: Receive, send: Send, *, length: str | None) -> None:
-        limit, received = self._max_body_bytes, 0
+        limit, received, whole = self._max_body_bytes, 0, False
+        end = asyncio.get_running_loop().time() + self._upload_seconds
 
         async def count(given: int) -> None:
             if given > limit:
                 raise ImageTooLarge(f"the body has {given} bytes or more; the limit is {limit}")
 
         async def limited_receive() -> Message:
-            nonlocal received
-            message = await receive()
+            nonlocal received, whole
+            try:
+                async with asyncio.timeout_at(None if whole else end):
+                    message = await receive()
+            except TimeoutError as error:
+                raise SlowUpload(f"the body did not come within {self._upload_seconds:g} seconds") from error
+            whole = not message.get("more_body", False)
             received += len(message.get("body", b""))
             await count(received)
             return message
@@ -83,7 +90,7 @@ class RequestMiddleware:
                 scope["state"]["caller"] = await services.gate.admit(Headers(scope=scope))
             await count(int(length) if length and length.isdigit() else 0)
             await _until_departed(self._app, scope, limited_receive, send)
-        except (Unauthorized, RateLimited, ImageTooLarge) as error:
+        except (Unauthorized, RateLimited, SlowUpload, ImageTooLarge) as error:
             await problem_response(scope["state"], error)(scope, receive, send)
 
 

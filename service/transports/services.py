@@ -37,6 +37,7 @@ class Services:
     observer: RequestObserver
     gate: Gate
     request_seconds: float
+    upload_seconds: float
     fetch: Fetch = fetch_nothing
     draining: threading.Event = field(default_factory=threading.Event)  # set when the process is about to end
 

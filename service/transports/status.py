@@ -34,6 +34,7 @@ STATUSES: dict[type[errors.ServiceError], Status] = {
     errors.BackendUnavailable: Status(
         503, grpc.StatusCode.UNAVAILABLE, "backend-unavailable", "Model backend unavailable"
     ),
+    errors.SlowUpload: Status(408, grpc.StatusCode.DEADLINE_EXCEEDED, "slow-upload", "Upload too slow"),
     errors.DeadlineExceeded: Status(504, grpc.StatusCode.DEADLINE_EXCEEDED, "deadline", "Time limit exceeded"),
 }
 

@@ -76,7 +76,7 @@ def test_a_key_ends_at_its_time(path: Path) -> None:
 
 def test_a_key_may_have_a_rate_of_its_own(path: Path) -> None:
     plain, fast = new_key(), new_key()
-    write(path, line_of(plain, tenant="a"), line_of(fast, tenant="a", rate=Rate(2.5, 10)))
+    write(path, line_of(plain, tenant="a"), line_of(fast, tenant="a", rate=2.5, burst=10))
     keys = KeyFile(path)
     assert (keys.find(plain) or Caller("")).rate is None
     assert (keys.find(fast) or Caller("")).rate == Rate(2.5, 10)

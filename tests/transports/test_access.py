@@ -1,5 +1,6 @@
 """API keys before every transport: who comes in, as which tenant, and that nothing of one tenant reaches another."""
 
+import asyncio
 import base64
 import json
 from collections.abc import AsyncIterator, Iterator
@@ -11,7 +12,6 @@ import pytest
 from fastapi.routing import APIRoute
 
 from service.adapters.keys import line_of, new_key
-from service.core.access import Rate
 from service.transports import cvat, http_api, label_studio
 from service.transports import ovsam_pb2 as pb
 from service.transports.auth import needs_key
@@ -27,7 +27,7 @@ CALL = {"prompts": [{"points": [{"x": 12, "y": 12}]}], "classify": None}
 @pytest.fixture
 def keys(tmp_path: Path) -> Path:
     path = tmp_path / "keys"
-    lines = [line_of(ACME, tenant="acme"), line_of(ZOO, tenant="zoo"), line_of(SLOW, tenant="zoo", rate=Rate(0.01, 3))]
+    lines = [line_of(ACME, tenant="acme"), line_of(ZOO, tenant="zoo"), line_of(SLOW, tenant="zoo", rate=0.01, burst=3)]
     path.write_text("\n".join(lines))
     return path
 
@@ -258,3 +258,47 @@ async def test_each_request_of_a_grpc_session_counts_against_the_rate(both: Both
         codes.append(reply.error.code if reply.HasField("error") else "ok")
     await stream.done_writing()
     assert codes == ["ok", "ok", "ok", "rate-limited", "rate-limited"]
+
+
+async def test_pages_of_other_origins_get_nothing_unless_an_operator_names_them(tmp_path: Path, keys: Path) -> None:
+    asked = {"origin": "https://app.example", "access-control-request-method": "POST"}
+    asked |= {"access-control-request-headers": "x-api-key"}
+    async with fake_service(tmp_path, api_keys_file=keys) as service:
+        assert "access-control-allow-origin" not in (await service.http.options("/v1/segment", headers=asked)).headers
+    async with fake_service(tmp_path, api_keys_file=keys, cors_origins="https://app.example") as service:
+        allowed = await service.http.options("/v1/segment", headers=asked)
+        assert allowed.status_code == 200, "the question before the call carries no key"
+        assert allowed.headers["access-control-allow-origin"] == "https://app.example"
+        assert "access-control-allow-credentials" not in allowed.headers
+        refused = await service.http.get("/v1/models", headers={"origin": "https://app.example"})
+        assert (refused.status_code, refused.headers["access-control-allow-origin"]) == (401, "https://app.example")
+        other = await service.http.options("/v1/segment", headers=asked | {"origin": "https://evil.example"})
+        assert "access-control-allow-origin" not in other.headers
+
+
+async def test_every_answer_carries_the_headers_that_browsers_obey(both: BothTransports) -> None:
+    for path in ("/", "/js/main.js", "/v1/models", "/healthz", "/docs", "/nothing"):
+        headers = (await both.rest.http.get(path)).headers
+        assert headers["x-content-type-options"] == "nosniff"
+        assert headers["referrer-policy"] == "no-referrer"
+        assert headers["content-security-policy"] == "frame-ancestors 'none'"
+
+
+async def test_a_body_that_does_not_come_is_told_so(tmp_path: Path) -> None:
+    async def slow() -> AsyncIterator[bytes]:
+        for _ in range(100):
+            yield b"a"
+            await asyncio.sleep(0.05)
+
+    async with both_transports(tmp_path, upload_seconds=0.3) as both:
+        answer = await both.rest.http.post("/v1/images", content=slow())
+        assert (answer.status_code, answer.json()["code"]) == (408, "slow-upload")
+
+        async def chunks() -> AsyncIterator[pb.ImageChunk]:
+            async for content in slow():
+                yield pb.ImageChunk(content=content)
+
+        with pytest.raises(grpc.aio.AioRpcError) as failure:
+            await both.stub.PutImage(chunks())
+    assert failure.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+    assert dict(failure.value.trailing_metadata() or ())["ovsam-code"] == "slow-upload"
