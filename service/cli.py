@@ -29,7 +29,6 @@ from service.core.images import decode_image, digest_of
 from service.core.requests import Classify, PromptRequest, SegmentReply, SegmentRequest
 from service.core.types import BoolArray, Box, Point, Prompt, UInt8Array
 from service.evaluation import commands as evaluation_commands
-from service.evaluation.panel import Opener
 from service.settings import Settings
 from service.settings_report import complaints, misspelt, report
 from service.telemetry import PrometheusObserver, set_up_logs
@@ -78,6 +77,7 @@ def _parser() -> argparse.ArgumentParser:
     segment.set_defaults(run=lambda options, settings: asyncio.run(_segment(options, settings)))
 
     folder_commands.register(commands)
+    key_commands.register(commands)
     evaluation_commands.register(commands)
     config = commands.add_parser("config", help="print the settings in force, secrets masked")
     config.set_defaults(run=_config)
