@@ -110,8 +110,8 @@ def assemble(
         observer=observer,
         gate=gate,
         request_seconds=settings.request_seconds,
-        fetch=Fetcher(allow=AllowList.parse(settings.fetch_allow), max_bytes=images.body_bytes),
         upload_seconds=settings.upload_seconds,
+        fetch=Fetcher(allow=AllowList.parse(settings.fetch_allow), max_bytes=images.body_bytes),
     )
 
 

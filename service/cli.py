@@ -116,6 +116,7 @@ def _serve(_: argparse.Namespace, settings: Settings) -> int:
         app,
         host=settings.host,
         port=settings.port,
+        http=BoundedProtocol,
         log_level="warning",
         access_log=False,
         timeout_graceful_shutdown=int(settings.request_seconds) + 5,
@@ -126,7 +127,6 @@ def _serve(_: argparse.Namespace, settings: Settings) -> int:
 
 
 class _Server(uvicorn.Server):
-        http=BoundedProtocol,
     """Says where the page is once the model has answered its probe, and drains before it ends."""
 
     def __init__(self, config: uvicorn.Config, *, app: FastAPI, drain_seconds: float) -> None:
