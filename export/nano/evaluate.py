@@ -16,7 +16,6 @@ from tqdm import tqdm
 
 from export.nano.cutouts import load_cutouts
 from export.nano.ingredients import OPENMOJI
-from export.nano.prompts import click_inside
 from export.nano.runtime import BoolMask, EncodedImage, Nano, Prompt
 from export.nano.scenes import TRAINING_SIZE, Composer, read_scene
 from export.nano.textures import UInt8Image, load_photographs
@@ -32,10 +31,11 @@ MARKS = ("<!-- figures -->", "<!-- end of figures -->")
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """One object to be found: its mask and, where the set gives one, the place of the first click and its names."""
+    """One object to be found: its mask, the place of the first click, its box xyxy and the names that are right."""
 
     mask: BoolMask
     click: tuple[float, float]
+    box: tuple[float, float, float, float]
     names: frozenset[str] = frozenset()
 
 
@@ -81,24 +81,30 @@ def measure_masks(nano: Nano, pictures: Pictures, name: str) -> dict[str, float]
 
 
 def _one_object(nano: Nano, encoded: EncodedImage, target: Target) -> Iterator[tuple[str, float]]:
-    x, y, width, height = cv2.boundingRect(target.mask.astype(np.uint8))
-    box = Prompt(box=(x, y, x + width, y + height))
-    yield "box", iou(_segment(nano, encoded, box)[0], target.mask)
+    """A box; and clicks, of which each next one corrects the answer before it while there is anything to correct."""
+    yield "box", iou(_segment(nano, encoded, Prompt(box=target.box))[0], target.mask)
     points: tuple[tuple[float, float, int], ...] = ((*target.click, 1),)
-    previous = None
-    for click in range(1, CLICKS + 1):
+    mask, previous = _segment(nano, encoded, Prompt(points))
+    yield "click", iou(mask, target.mask)
+    while len(points) < CLICKS and (mask != target.mask).any():
+        points = (*points, correction(mask, target.mask))
         mask, previous = _segment(nano, encoded, Prompt(points), previous)
-        if click in (1, CLICKS):
-            yield ("click" if click == 1 else f"{CLICKS}_clicks"), iou(mask, target.mask)
-        wrong = mask != target.mask
-        if wrong.any():
-            x, y = (int(value) for value in click_inside(wrong))
-            points = (*points, (x, y, int(target.mask[y, x])))
+    yield f"{CLICKS}_clicks", iou(mask, target.mask)
+
+
+def correction(found: BoolMask, true: BoolMask) -> tuple[float, float, int]:
+    """The next click (x, y, label): the pixel deepest inside all that is missed, or all that is too much.
+
+    The service's own evaluation (service/evaluation/prompts.py) clicks by the same rule.
+    """
+    (missed, missed_depth), (excess, excess_depth) = (deepest_pixel(area) for area in (true & ~found, found & ~true))
+    return (*missed, 1) if missed_depth >= excess_depth else (*excess, 0)
 
 
 def _segment(nano: Nano, encoded: EncodedImage, prompt: Prompt, previous: Any = None) -> tuple[BoolMask, Any]:
-    logits = nano.decode(encoded, prompt, previous=previous)
-    return nano.restore(nano.clean(logits, prompt, encoded=encoded), encoded), logits
+    """The mask, and its logits as a service keeps them for the next click: cleaned up, in float16."""
+    logits = nano.clean(nano.decode(encoded, prompt, previous=previous), prompt, encoded=encoded)
+    return nano.restore(logits, encoded), logits.astype(np.float16).astype(np.float32)
 
 
 def iou(found: BoolMask, true: BoolMask) -> float:
@@ -113,13 +119,19 @@ def _scenes(work: Path, split: str, count: int) -> Pictures:
         rng = np.random.default_rng([3, index])
         areas = np.bincount(scene.labels.reshape(-1), minlength=2)[1:]
         labels = rng.permutation(np.flatnonzero(areas >= SMALLEST_OBJECT) + 1)[:OBJECTS_PER_SCENE]
-        masks = [scene.labels == label for label in labels]
-        yield scene.image, [Target(mask, _deepest(mask)) for mask in masks]
+        yield scene.image, [_exact(scene.labels == label) for label in labels]
 
 
-def _deepest(mask: BoolMask) -> tuple[float, float]:
-    x, y = click_inside(mask)
-    return float(x), float(y)
+def _exact(mask: BoolMask) -> Target:
+    x, y, width, height = cv2.boundingRect(mask.astype(np.uint8))
+    return Target(mask, deepest_pixel(mask)[0], (x, y, x + width, y + height))
+
+
+def deepest_pixel(area: BoolMask) -> tuple[tuple[float, float], float]:
+    """(x, y) of the pixel farthest from the outside of an area, and how far it is."""
+    depth = cv2.distanceTransform(np.pad(area, 1).astype(np.uint8), cv2.DIST_L2, 5)[1:-1, 1:-1]
+    place = int(depth.argmax())
+    return (float(place % area.shape[1]), float(place // area.shape[1])), float(depth.max())
 
 
 def _photographs(folder: Path, *, only_coins: bool) -> Pictures:
@@ -131,14 +143,15 @@ def _photographs(folder: Path, *, only_coins: bool) -> Pictures:
             continue
         image = cv2.cvtColor(cv2.imread(str(folder / "images" / picture["file_name"])), cv2.COLOR_BGR2RGB)
         rows = [row for row in table["annotations"] if row["image_id"] == picture["id"]]
-        masks = [_coco_mask(row["segmentation"], image.shape[:2]) for row in rows]
-        yield (
-            image,
-            [
-                Target(mask, tuple(row["point"]), frozenset() if row["part"] else names[row["category_id"]])
-                for row, mask in zip(rows, masks, strict=True)
-            ],
-        )
+        yield image, [_drawn(row, image.shape[:2], names=names[row["category_id"]]) for row in rows]
+
+
+def _drawn(row: Any, size: tuple[int, ...], *, names: frozenset[str]) -> Target:
+    """An annotated object; parts have no names of their own."""
+    x, y, width, height = row["bbox"]
+    mask = _coco_mask(row["segmentation"], size)
+    named = frozenset() if row["part"] else names
+    return Target(mask, tuple(row["point"]), (x, y, x + width, y + height), named)
 
 
 def _coco_mask(segmentation: Any, size: tuple[int, ...]) -> BoolMask:

@@ -33,6 +33,8 @@ REGION_GROUP = ("region_32", "region_16")
 
 CLEAN_UP = {"smooth_sigma": 0.8, "keep_prompted": True, "fill_holes_below": 0.15, "drop_islands_below": 0.05}
 EMBEDDINGS = ("region_embedding",)
+FEATURE_CROP = "feature_embedding"
+"""The baseline's output: nothing that serves reads it."""
 RECOGNITION = {
     "embeddings": list(EMBEDDINGS),
     "scale": 16.0,
@@ -206,7 +208,7 @@ def _region_encoder(regions: RegionEncoderGraph) -> Export:
     inputs = _example_features(REGION_GROUP) | {"boxes": boxes, "masks": masks}
     dynamic: dict[str, dict[int, object]] = {name: {0: batch} for name in REGION_GROUP}
     dynamic |= {name: {0: batch, 1: count} for name in ("boxes", "masks")}
-    return Export("region_encoder", regions, inputs, dynamic, EMBEDDINGS, 8)
+    return Export("region_encoder", regions, inputs, dynamic, (*EMBEDDINGS, FEATURE_CROP), 8)
 
 
 def _example_features(names: tuple[str, ...]) -> dict[str, Tensor]:

@@ -81,7 +81,10 @@ def mask_boxes(logits: Tensor) -> Tensor:
 
 
 class RegionEncoderGraph(nn.Module):
-    """Region group and cleaned masks -> region embeddings in the text space."""
+    """Region group and cleaned masks -> region embeddings in the text space.
+
+    The second output is what the frozen classifier alone says about the pooled features: the feature-crop baseline.
+    """
 
     class_weight: Tensor
     class_bias: Tensor
@@ -101,17 +104,18 @@ class RegionEncoderGraph(nn.Module):
         self.register_buffer("class_texts", class_texts)
         self.head, self.gate = trained or (None, None)
 
-    def forward(self, region_32: Tensor, region_16: Tensor, boxes: Tensor, masks: Tensor) -> Tensor:
-        """Bx1280x16x16, Bx112x32x32, BxNx4, BxNxLxL -> BxNxD, zeros for an empty mask."""
+    def forward(self, region_32: Tensor, region_16: Tensor, boxes: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
+        """Bx1280x16x16, Bx112x32x32, BxNx4, BxNxLxL -> BxNxD twice, zeros for an empty mask."""
         weights = masks.float() * (boxes[..., 2] > boxes[..., 0]).float()[..., None, None]
         found = weights.amax((2, 3)).unsqueeze(2)
         deep, shallow = (pool(level.float(), weights) for level in (region_32, region_16))
-        embedding = functional.normalize(self.conse(deep), dim=2, eps=1e-6)
+        plain = functional.normalize(self.conse(deep), dim=2, eps=1e-6)
+        embedding = plain
         if self.head is not None and self.gate is not None:
             pooled = torch.cat([deep, shallow], dim=2)
             drawn = self.gate(pooled)
-            embedding = (1 - drawn) * embedding + drawn * functional.normalize(self.head(pooled), dim=2, eps=1e-6)
-        return functional.normalize(embedding, dim=2, eps=1e-6) * found
+            embedding = (1 - drawn) * plain + drawn * functional.normalize(self.head(pooled), dim=2, eps=1e-6)
+        return functional.normalize(embedding, dim=2, eps=1e-6) * found, plain * found
 
     def conse(self, pooled: Tensor) -> Tensor:
         """Convex combination of the likeliest classes' texts (Norouzi et al., 2014): no training, any vocabulary."""
