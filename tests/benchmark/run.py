@@ -16,6 +16,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from tests.benchmark.bare import BareModel, click_seconds, naive_seconds
 from tests.benchmark.figures import Figure, Latency, as_json, machine, ratio, table
 from tests.benchmark.load import closed_loop, open_loop
+from tests.benchmark.soak import SMALL_CACHE_MIB, soak
 from tests.end_to_end.gateway import ROOT, SAMPLES, Gateway, running_gateway
 from tests.end_to_end.triton_server import running_triton
 from tests.http_service import metric
@@ -75,7 +76,7 @@ async def _measure(options: argparse.Namespace, say: Say) -> None:
             say(Figure("bytes in Redis for one picture and its masks", f"{used / 2**20:.2f} MiB"))
         await _storm(gateway, say)
         if options.soak:
-            await _soak(gateway, options.soak, say)
+            await _soak(folder, redis.url, options.soak, shared, say)
     if not options.no_triton:
         with tempfile.TemporaryDirectory() as name, running_triton(options.repository, Path(name)) as triton:
             for memory in ("0", "1"):
@@ -145,38 +146,14 @@ async def _storm(gateway: Gateway, say: Say) -> None:
     )
 
 
-async def _soak(gateway: Gateway, minutes: float, say: Say) -> None:
-    """Mixed load: clicks, boxes of several prompts, new pictures; memory must not grow, nothing may fail."""
-    async with gateway.async_client() as http:
-        click, many = await _caller(http, prompts=1), await _caller(http, prompts=8)
-        turn = 0
-
-        async def mixed() -> httpx.Response:
-            nonlocal turn
-            turn += 1
-            if turn % 50 == 0:  # bytes after the end of a JPEG make a new digest of the same picture
-                return await http.post("/v1/images", content=COFFEE + turn.to_bytes(8, "big"))
-            return await (many() if turn % 5 == 0 else click())
-
-        async def accepted() -> httpx.Response:
-            answer = await mixed()
-            if answer.status_code == 201:
-                answer.status_code = 200
-            return answer
-
-        await closed_loop(accepted, clients=8, seconds=minutes * 6)
-        before = gateway.resident_bytes()
-        outcome = await closed_loop(accepted, clients=8, seconds=minutes * 54)
-    grown = (gateway.resident_bytes() - before) / 2**20
-    say(
-        Figure(
-            f"soak of {minutes:g} minutes: {len(outcome.seconds)} answers, failed",
-            str(outcome.failed),
-            "0",
-            outcome.failed == 0,
-        )
-    )
-    say(Figure("  resident memory grew by (cache included)", f"{grown:.0f} MiB"))
+async def _soak(folder: Path, redis_url: str, minutes: float, settings: dict[str, Any], say: Say) -> None:
+    small = settings | {"redis_url": redis_url, "memory_cache_mib": str(SMALL_CACHE_MIB)}
+    with running_gateway(folder, name="soak", **small) as gateway:
+        shown = await soak(gateway, warm_up=min(60.0, minutes * 10), seconds=minutes * 60)
+    name = f"soak of {minutes:g} minutes: {shown.answers} answers, failed"
+    say(Figure(name, str(shown.failed), "0", shown.failed == 0))
+    grown = shown.grown / 2**20
+    say(Figure("  resident memory grew by", f"{grown:.0f} MiB", "<= 32 MiB", grown <= 32))
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.benchmark.soak import SMALL_CACHE_MIB, soak
 from tests.end_to_end.gateway import SAMPLES, Gateway, running_gateway
 from tests.http_service import metric
 from tests.redis_server import RedisServer, redis_server
@@ -202,6 +203,15 @@ def test_a_thousand_requests_of_which_half_are_cancelled_leak_nothing(folder: Pa
         for queue in ("prompt_decoder", "region_encoder", "image_encoder"):
             assert metric(text, "ovsam_queue_items", queue=queue) == 0
         assert gateway.resident_bytes() - before < 50 * 2**20
+
+
+def test_mixed_load_fails_nobody_and_leaves_memory_flat(redis: RedisServer, folder: Path) -> None:
+    """Ten minutes of it belong to `make bench`."""
+    with running_gateway(folder, redis_url=redis.url, memory_cache_mib=str(SMALL_CACHE_MIB)) as gateway:
+        shown = asyncio.run(soak(gateway, warm_up=12, seconds=12))
+    assert shown.failed == 0
+    assert shown.answers > 50
+    assert shown.grown < 48 * 2**20
 
 
 def test_sigterm_drains_ready_turns_false_work_in_hand_finishes(folder: Path) -> None:
