@@ -36,7 +36,7 @@ from service.transports import cvat, http_api, label_studio, problems
 from service.transports.auth import Gate
 from service.transports.cross_origin import CORS
 from service.transports.grpc_server import serve_grpc
-from service.transports.middleware import RequestMiddleware
+from service.transports.middleware import BodyLimits, RequestMiddleware
 from service.transports.services import Services
 
 _WEB = Path(__file__).parent / "transports" / "web"
@@ -174,8 +174,11 @@ def build_app(settings: Settings, *, opener: Opener = open_services) -> FastAPI:
     app.add_middleware(
         RequestMiddleware,
         observer=observer,
-        max_body_bytes=settings.max_body_mib * 2**20,
-        upload_seconds=settings.upload_seconds,
+        limits=BodyLimits(
+            bytes=settings.max_body_mib * 2**20,
+            all_bytes=settings.max_bodies_mib * 2**20,
+            seconds=settings.upload_seconds,
+        ),
     )
     if settings.allowed_origins:  # around the rest: a browser's question carries no key, and errors are for it too
         app.add_middleware(CORSMiddleware, allow_origins=settings.allowed_origins, **CORS)

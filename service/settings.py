@@ -59,6 +59,7 @@ class Settings(BaseSettings):
     )
     upload_seconds: float = Field(60.0, gt=0, description="seconds that a request's body may take to come")
     max_body_mib: int = Field(32, ge=1, description="MiB of one request's body")
+    max_bodies_mib: int = Field(512, ge=1, description="MiB of all requests' bodies that are in hand at a time")
     max_megapixels: float = Field(50.0, gt=0, description="megapixels of one image")
     max_prompts: int = Field(256, ge=1, description="prompts of one request")
     max_points: int = Field(64, ge=1, description="points of one prompt")

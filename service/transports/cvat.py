@@ -20,6 +20,7 @@ from service.transports.cvat_masks import crop_runs, flat_crop, frame_json, larg
 from service.transports.cvat_schemas import DetectorIn, ImageIn, InteractorIn
 from service.transports.http_api import Ready, Tenant
 from service.transports.problems import MalformedRequest
+from service.transports.requests import check_items
 from service.transports.services import Services
 
 _MIN_SCORE = 0.5  # of a detected object when CVAT sends no threshold
@@ -144,6 +145,7 @@ def _decode(image: str) -> tuple[str, bytes]:
 
 async def _parse(request: Request, kind: type[_Body]) -> _Body:
     content = await request.body()
+    check_items(content)
     try:
         return await asyncio.to_thread(kind.model_validate_json, content)
     except ValidationError as error:

@@ -53,20 +53,24 @@ _PROBLEMS: dict[int | str, dict[str, Any]] = {
 }
 
 
-def _body(kind: type[schemas.Strict], *, raw: bool = False) -> dict[str, Any]:
-    """OpenAPI of a body that is JSON or multipart, or raw image bytes: FastAPI cannot tell it from a signature."""
+def _json_body(kind: type[schemas.Strict]) -> dict[str, Any]:
+    """OpenAPI of a JSON body that is read by hand, so that its limits hold before it is parsed."""
     schema = kind.model_json_schema(ref_template="#/components/schemas/{model}")
     schema.pop("$defs", None)
+    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
+
+
+def _body(kind: type[schemas.Strict], *, raw: bool = False) -> dict[str, Any]:
+    """OpenAPI of a body that is JSON or multipart, or raw image bytes: FastAPI cannot tell it from a signature."""
+    described = _json_body(kind)
+    content: dict[str, Any] = described["requestBody"]["content"]
     file = {"type": "string", "format": "binary"}
     fields = {"image": file} if raw else {"image": file, "request": {"type": "string", "description": "the JSON"}}
-    content: dict[str, Any] = {
-        "application/json": {"schema": schema},
-        "multipart/form-data": {"schema": {"type": "object", "properties": fields, "required": list(fields)}},
-    }
+    content["multipart/form-data"] = {"schema": {"type": "object", "properties": fields, "required": list(fields)}}
     if raw:
         content["application/octet-stream"] = {"schema": file}
         content["image/*"] = {"schema": file}
-    return {"requestBody": {"required": True, "content": content}}
+    return described
 
 
 router = APIRouter(responses=_PROBLEMS)
@@ -199,9 +203,12 @@ async def vocabulary(name: NamePath, ready: Ready, tenant: Tenant) -> schemas.Vo
     )
 
 
-@router.put("/v1/vocabularies/{name}", status_code=204, response_class=Response)
-async def put_vocabulary(name: NamePath, body: schemas.VocabularyIn, ready: Ready, tenant: Tenant) -> Response:
+@router.put(
+    "/v1/vocabularies/{name}", status_code=204, response_class=Response, openapi_extra=_json_body(schemas.VocabularyIn)
+)
+async def put_vocabulary(name: NamePath, request: Request, ready: Ready, tenant: Tenant) -> Response:
     """Keep or replace a vocabulary of one's own."""
+    body = await requests.parse_json(request, schemas.VocabularyIn)
     await ready.vocabularies.define(tenant, name, names=body.names, templates=body.templates)
     return Response(status_code=204)
 

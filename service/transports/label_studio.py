@@ -18,6 +18,7 @@ from service.transports.label_studio_config import LabelConfig, parse_config
 from service.transports.label_studio_schemas import PredictIn, ProjectIn, SetupIn, Task
 from service.transports.label_studio_tasks import Annotation, annotate_everything, annotate_prompted, batch_names
 from service.transports.problems import MalformedRequest
+from service.transports.requests import check_objects
 from service.transports.services import Services
 
 _BATCH_SECONDS = 90.0  # Label Studio waits for 100
@@ -154,6 +155,7 @@ def _version(ready: Services) -> str:
 async def _parse(request: Request, kind: type[_Body]) -> _Body:
     """The body as far as it is needed; read in a thread, since all drafts of a task may come along."""
     content = await request.body()
+    check_objects(content)
     try:
         return await asyncio.to_thread(kind.model_validate_json, content)
     except ValidationError as error:

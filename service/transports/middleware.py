@@ -3,13 +3,15 @@
 import asyncio
 import time
 from collections.abc import MutableMapping
+from dataclasses import dataclass
 from typing import Any
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.core.errors import ImageTooLarge, RateLimited, SlowUpload, Unauthorized
+from service.core.errors import ImageTooLarge, Overloaded, RateLimited, SlowUpload, Unauthorized
 from service.transports.auth import needs_key
+from service.transports.budget import ByteBudget
 from service.transports.problems import problem_response, unexpected_response
 from service.transports.request_ids import request_id
 from service.transports.services import RequestObserver, Services
@@ -21,14 +23,23 @@ _HEADERS = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class BodyLimits:
+    """At most `bytes` in one body and `all_bytes` in all that are in hand; `seconds` for a body to come."""
+
+    bytes: int
+    all_bytes: int
+    seconds: float
+
+
 class RequestMiddleware:
     """Around a request: its id (the client's own when harmless), its time and count, its caller, its body's limits."""
 
-    def __init__(self, app: ASGIApp, *, observer: RequestObserver, max_body_bytes: int, upload_seconds: float) -> None:
+    def __init__(self, app: ASGIApp, *, observer: RequestObserver, limits: BodyLimits) -> None:
         self._app = app
         self._observer = observer
-        self._max_body_bytes = max_body_bytes
-        self._upload_seconds = upload_seconds
+        self._limits = limits
+        self._budget = ByteBudget(limits.all_bytes)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -65,8 +76,8 @@ class RequestMiddleware:
             self._observer.request(route, state["code"], time.perf_counter() - started)
 
     async def _guarded(self, scope: Scope, receive: Receive, send: Send, *, length: str | None) -> None:
-        limit, received, whole = self._max_body_bytes, 0, False
-        end = asyncio.get_running_loop().time() + self._upload_seconds
+        limit, received, whole = self._limits.bytes, 0, False
+        end = asyncio.get_running_loop().time() + self._limits.seconds
 
         async def count(given: int) -> None:
             if given > limit:
@@ -78,9 +89,11 @@ class RequestMiddleware:
                 async with asyncio.timeout_at(None if whole else end):
                     message = await receive()
             except TimeoutError as error:
-                raise SlowUpload(f"the body did not come within {self._upload_seconds:g} seconds") from error
+                raise SlowUpload(f"the body did not come within {self._limits.seconds:g} seconds") from error
             whole = not message.get("more_body", False)
-            received += len(message.get("body", b""))
+            size = len(message.get("body", b""))
+            received += size
+            self._budget.take(size, held=received - size)
             await count(received)
             return message
 
@@ -90,8 +103,10 @@ class RequestMiddleware:
                 scope["state"]["caller"] = await services.gate.admit(Headers(scope=scope))
             await count(int(length) if length and length.isdigit() else 0)
             await _until_departed(self._app, scope, limited_receive, send)
-        except (Unauthorized, RateLimited, SlowUpload, ImageTooLarge) as error:
+        except (Unauthorized, RateLimited, Overloaded, SlowUpload, ImageTooLarge) as error:
             await problem_response(scope["state"], error)(scope, receive, send)
+        finally:
+            self._budget.give(received)
 
 
 async def _until_departed(app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:

@@ -2,7 +2,7 @@
 
 import logging
 import math
-from collections.abc import MutableMapping
+from collections.abc import MutableMapping, Sequence
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -25,9 +25,16 @@ class MalformedRequest(InvalidRequest):
     def __init__(self, error: ValidationError | RequestValidationError) -> None:
         self.items = [
             ErrorItem(pointer="/" + "/".join(str(step) for step in item["loc"]), detail=item["msg"])
-            for item in error.errors()[:20]
+            for item in _details(error)[:20]
         ]
         super().__init__("; ".join(f"{item.pointer}: {item.detail}" for item in self.items[:3]))
+
+
+def _details(error: ValidationError | RequestValidationError) -> Sequence[Any]:
+    """What is wrong, without what was given: there may be very much of it."""
+    if isinstance(error, ValidationError):
+        return error.errors(include_url=False, include_context=False, include_input=False)
+    return error.errors()
 
 
 def problem_response(state: MutableMapping[str, Any], error: ServiceError) -> Response:

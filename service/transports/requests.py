@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 
-from service.core.errors import InvalidImage, InvalidRequest
+from service.core.errors import ImageTooLarge, InvalidImage, InvalidRequest
 from service.core.images import digest_of
 from service.core.requests import Classify, PromptRequest, SegmentRequest
 from service.core.types import Box, Point, Prompt
@@ -25,6 +25,30 @@ Body = TypeVar("Body", bound=Strict)
 ImageIn = str | InlineImage | ImageUrl | None
 NamedImage = tuple[str, bytes | None]
 """A digest, and the file's bytes when they came too."""
+
+_ITEMS = 250_000  # commas in a JSON body: five times what 256 prompts of 64 points or 30,000 names have
+_OBJECTS = 100_000
+
+
+def check_items(content: bytes) -> None:
+    """Raise ImageTooLarge when JSON has more items than any valid request: 30 MiB of them would take 2 GB and 15 s."""
+    _check(content, b",", limit=_ITEMS)
+
+
+def check_objects(content: bytes) -> None:
+    """The same where long lists of numbers are right, as in drafts of brush masks."""
+    _check(content, b"{", limit=_OBJECTS)
+
+
+def _check(content: bytes, sign: bytes, *, limit: int) -> None:
+    count = content.count(sign)
+    if count > limit:
+        raise ImageTooLarge(f"the JSON has {count} items; the limit is {limit}")
+
+
+async def parse_json(request: Request, kind: type[Body]) -> Body:
+    """The JSON body; raises InvalidRequest."""
+    return _validate(kind, await request.body())
 
 
 async def parse_body(request: Request, kind: type[Body]) -> tuple[Body, bytes | None]:
@@ -96,6 +120,7 @@ def _decode_base64(text: str) -> bytes:
 
 
 def _validate(kind: type[Body], content: bytes) -> Body:
+    check_items(content)
     try:
         return kind.model_validate_json(content)
     except ValidationError as error:
