@@ -1,5 +1,6 @@
 """The composition root: the only file that knows adapters and transports. Opens everything, closes it in reverse."""
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -22,6 +23,7 @@ from service.adapters.shared_slots import SlotLimits
 from service.adapters.tiered_cache import TieredCache
 from service.adapters.tokenizer import Tokenizer
 from service.adapters.triton_backend import TritonBackend
+from service.adapters.triton_endpoint import Wire
 from service.adapters.vocabulary_library import FolderLibrary
 from service.adapters.vocabulary_stores import FolderVocabularyStore, RedisVocabularyStore
 from service.core.access import Rate
@@ -30,9 +32,12 @@ from service.core.ports import EmbeddingCache, EncodeLeases, ModelBackend
 from service.core.requests import PromptLimits
 from service.core.segmenter import Segmenter
 from service.core.vocabularies import Vocabularies, VocabularyLimits
+from service.metrics_server import serve_metrics
 from service.settings import Settings
 from service.telemetry import PrometheusObserver
-from service.transports import cvat, http_api, label_studio, problems
+from service.tls import server_credentials, triton_credentials
+from service.tracing import open_tracing
+from service.transports import cvat, http_api, label_studio, metrics, problems
 from service.transports.auth import Gate
 from service.transports.cross_origin import CORS
 from service.transports.grpc_server import serve_grpc
@@ -47,7 +52,7 @@ _log = logging.getLogger(__name__)
 
 async def open_services(settings: Settings, observer: PrometheusObserver, stack: AsyncExitStack) -> Services:
     """Load the model, open the caches and warm up; everything is closed by `stack`."""
-    backend = await open_backend(settings, stack)
+    backend = await open_backend(settings, observer, stack)
     redis = Redis.from_url(settings.redis_url) if settings.redis_url else None
     cache = open_cache(settings, redis, observer)
     stack.push_async_callback(cache.close)
@@ -115,13 +120,14 @@ def assemble(
     )
 
 
-async def open_backend(settings: Settings, stack: AsyncExitStack) -> ModelBackend:
+async def open_backend(settings: Settings, observer: PrometheusObserver, stack: AsyncExitStack) -> ModelBackend:
     """The engine that the settings name."""
     repository = read_repository(settings.model_repository)
     backend: ModelBackend
     if settings.triton_url:
         slots = SlotLimits() if settings.triton_shared_memory else None
-        backend = TritonBackend(repository, settings.triton_urls, slots=slots)
+        wire = Wire(triton_credentials(settings), observer.interceptors())
+        backend = TritonBackend(repository, settings.triton_urls, wire=wire, slots=slots)
     else:
         backend = OnnxBackend(repository, threads=settings.call_threads, workers=_WORKERS)
     stack.push_async_callback(backend.close)
@@ -150,15 +156,18 @@ Opener = Callable[[Settings, PrometheusObserver, AsyncExitStack], Awaitable[Serv
 
 def build_app(settings: Settings, *, opener: Opener = open_services) -> FastAPI:
     """The ASGI app; `opener` makes the services when it starts, not before."""
-    observer = PrometheusObserver()
+    observer = PrometheusObserver(open_tracing(settings.traces_url))
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with AsyncExitStack() as stack:
+            stack.push_async_callback(asyncio.to_thread, observer.close)
             services = app.state.services = await opener(settings, observer, stack)
+            if settings.metrics_port:
+                await stack.enter_async_context(serve_metrics(settings, observer))
             if settings.grpc_port:
-                address = f"{settings.host}:{settings.grpc_port}"
-                await stack.enter_async_context(serve_grpc(services, address=address))
+                address, credentials = f"{settings.host}:{settings.grpc_port}", server_credentials(settings)
+                await stack.enter_async_context(serve_grpc(services, address=address, credentials=credentials))
             yield
 
     app = FastAPI(
@@ -169,6 +178,8 @@ def build_app(settings: Settings, *, opener: Opener = open_services) -> FastAPI:
     )
     for transport in (http_api, label_studio, cvat):
         app.include_router(transport.router)
+    if not settings.metrics_port:
+        app.include_router(metrics.router)
     problems.install(app)
     app.mount("/", StaticFiles(directory=_WEB, html=True), name="web")
     app.add_middleware(

@@ -3,6 +3,7 @@
 import argparse
 import asyncio
 import json
+import logging
 import os
 import signal
 import sys
@@ -29,12 +30,14 @@ from service.core.images import decode_image, digest_of
 from service.core.requests import Classify, PromptRequest, SegmentReply, SegmentRequest
 from service.core.types import BoolArray, Box, Point, Prompt, UInt8Array
 from service.evaluation import commands as evaluation_commands
+from service.logs import set_up_logs
 from service.settings import Settings
 from service.settings_report import complaints, misspelt, report
-from service.telemetry import PrometheusObserver, set_up_logs
+from service.telemetry import PrometheusObserver
 from service.transports.http_protocol import BoundedProtocol
 from service.transports.services import Services
 
+_log = logging.getLogger(__name__)
 _COLOURS = ((66, 133, 244), (234, 67, 53), (52, 168, 83), (251, 188, 5), (171, 71, 188), (0, 172, 193))
 
 
@@ -43,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         settings = _settings(options)
-        set_up_logs(settings.log_level)
+        set_up_logs(settings.log_level, settings.log_format)
         return int(options.run(options, settings))
     except ValidationError as error:
         return _complain(complaints(error))
@@ -117,11 +120,14 @@ def _serve(_: argparse.Namespace, settings: Settings) -> int:
         host=settings.host,
         port=settings.port,
         http=BoundedProtocol,
+        ssl_certfile=settings.tls_cert,
+        ssl_keyfile=settings.tls_key,
+        log_config=None,  # its lines come out like ours
         log_level="warning",
         access_log=False,
         timeout_graceful_shutdown=int(settings.request_seconds) + 5,
     )
-    server = _Server(config, app=app, drain_seconds=settings.drain_seconds)
+    server = _Server(config, app=app, settings=settings)
     server.run()
     return 0 if server.started else 1
 
@@ -129,18 +135,22 @@ def _serve(_: argparse.Namespace, settings: Settings) -> int:
 class _Server(uvicorn.Server):
     """Says where the page is once the model has answered its probe, and drains before it ends."""
 
-    def __init__(self, config: uvicorn.Config, *, app: FastAPI, drain_seconds: float) -> None:
+    def __init__(self, config: uvicorn.Config, *, app: FastAPI, settings: Settings) -> None:
         super().__init__(config)
         self._state = app.state
-        self._drain_seconds = drain_seconds
+        self._drain_seconds = settings.drain_seconds
+        self._greets = settings.log_format == "text"
 
     async def startup(self, sockets: list[socket] | None = None) -> None:
-        """Start, then print the page's address and a call to paste."""
+        """Start, then print the page's address and a call to paste; where machines read along, log it."""
         await super().startup(sockets)
         if not self.started:
             return
         host, port = self.servers[0].sockets[0].getsockname()[:2]
-        address = f"http://{host}:{port}"
+        address = f"{'https' if self.config.is_ssl else 'http'}://{host}:{port}"
+        if not self._greets:
+            _log.info("page %s/", address)
+            return
         print(f"\n  page  {address}/\n  docs  {address}/docs\n\n  {_curl(address)}\n", flush=True)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002 - uvicorn's signature

@@ -3,6 +3,7 @@
 import asyncio
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 
 import numpy as np
 from numpy.typing import NDArray
@@ -98,6 +99,12 @@ class RecordingObserver:
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()
         self.depths: dict[str, int] = {}
+
+    def image(self, tenant: str, digest: str) -> None:
+        self.counts[f"image:{tenant}"] += 1
+
+    def span(self, name: str) -> AbstractContextManager[object]:
+        return nullcontext()
 
     def stage(self, name: str, seconds: float) -> None:
         self.counts[f"stage:{name}"] += 1

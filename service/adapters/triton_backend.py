@@ -10,7 +10,7 @@ import grpc
 from service.adapters.manifest import Repository
 from service.adapters.probe import probe_inputs
 from service.adapters.shared_slots import SlotLimits
-from service.adapters.triton_endpoint import CONFIG_SECONDS, OtherModel, TritonEndpoint, queue_was_full
+from service.adapters.triton_endpoint import CONFIG_SECONDS, OtherModel, TritonEndpoint, Wire, queue_was_full
 from service.adapters.triton_identity import read_identity
 from service.adapters.triton_messages import InferCall, InvalidAnswer
 from service.adapters.triton_shared_memory import NoAnswer
@@ -26,12 +26,15 @@ _ATTEMPTS = 2
 class TritonBackend:
     """Sends each call to the least busy healthy server, and once more to another one when that fails."""
 
-    def __init__(self, repository: Repository, urls: Sequence[str], *, slots: SlotLimits | None = None) -> None:
+    def __init__(
+        self, repository: Repository, urls: Sequence[str], *, wire: Wire | None = None, slots: SlotLimits | None = None
+    ) -> None:
         """Name the servers as host:port; with `slots`, tensors go by shared memory to those on this host."""
+        wire = wire or Wire()
         self._repository = repository
         self._identities = {name: read_identity(graph) for name, graph in repository.graphs.items()}
         self._probes: SingleFlight[str] = SingleFlight()
-        self._endpoints = [TritonEndpoint(url, identities=self._identities, slots=slots) for url in urls]
+        self._endpoints = [TritonEndpoint(url, identities=self._identities, wire=wire, slots=slots) for url in urls]
 
     @property
     def spec(self) -> ModelSpec:

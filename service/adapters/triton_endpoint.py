@@ -1,7 +1,8 @@
 """One Triton server: its channel, what is known of its health, and the proof that it serves our model."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import grpc
 from tritonclient.grpc import service_pb2, service_pb2_grpc
@@ -33,17 +34,31 @@ class OtherModel(Exception):
     """The server answers for a model of this name that is not the one in the manifest."""
 
 
+@dataclass(frozen=True, slots=True)
+class Wire:
+    """How servers are talked to: over TLS where there are `credentials`, with what `interceptors` add to each call."""
+
+    credentials: grpc.ChannelCredentials | None = None
+    interceptors: Sequence[grpc.aio.ClientInterceptor] = ()
+
+    def open(self, url: str) -> grpc.aio.Channel:
+        """A channel to one server; it connects with the first call."""
+        if self.credentials is None:
+            return grpc.aio.insecure_channel(url, options=_CHANNEL_OPTIONS, interceptors=self.interceptors)
+        return grpc.aio.secure_channel(url, self.credentials, options=_CHANNEL_OPTIONS, interceptors=self.interceptors)
+
+
 class TritonEndpoint:
     """Calls to one server; each model has a breaker of its own, since the process behind one model can die alone."""
 
     def __init__(
-        self, url: str, *, identities: Mapping[ModelName, ModelIdentity], slots: SlotLimits | None = None
+        self, url: str, *, identities: Mapping[ModelName, ModelIdentity], wire: Wire, slots: SlotLimits | None = None
     ) -> None:
         self.url = url
         self._identities = identities
         self._checked: dict[ModelName, float] = {}
         self.in_flight = 0
-        self._channel = grpc.aio.insecure_channel(url, options=_CHANNEL_OPTIONS)
+        self._channel = wire.open(url)
         self._stub = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
         self._shared_memory = SharedMemoryPath(self._stub, slots) if slots else None
         self._breakers = {name: Breaker(failures=_BREAKER_FAILURES, seconds=_BREAKER_SECONDS) for name in MODEL_NAMES}

@@ -9,6 +9,7 @@ import math
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Hashable, Sequence
+from contextvars import Context, copy_context
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Generic, TypeVar
@@ -42,6 +43,7 @@ class _Entry(Generic[Key, Item, Result]):
     future: "asyncio.Future[Sequence[Result]]"
     enqueued: float = field(default_factory=time.monotonic)
     waited: float = 0.0
+    context: Context = field(default_factory=copy_context)
 
 
 class Batcher(Generic[Key, Item, Result]):
@@ -116,7 +118,8 @@ class Batcher(Generic[Key, Item, Result]):
             batch = self._next_batch()
             if not batch:
                 return
-            task = asyncio.ensure_future(self._run_batch(batch))
+            # a call belongs to the request at its head, also when another one's end has started it
+            task = asyncio.get_running_loop().create_task(self._run_batch(batch), context=batch[0].context)
             self._running.add(task)
             task.add_done_callback(self._finished)
             for entry in batch:  # when all callers of a call have gone, the call ends too

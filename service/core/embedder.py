@@ -64,6 +64,7 @@ class Embedder:
 
     async def find(self, key: ImageKey) -> ImageEmbedding | None:
         """The embedding if it is cached or being made now."""
+        self._observer.image(key.tenant, key.digest)
         found = await self._cache.get(key.text, [MASK_PART])
         if MASK_PART in found:
             part, tier = found[MASK_PART]
@@ -98,6 +99,7 @@ class Embedder:
 
     def prewarm(self, key: ImageKey, content: bytes) -> None:
         """Encode in the background, after all interactive work; a failure shows when somebody asks for the image."""
+        self._observer.image(key.tenant, key.digest)
         if self._flights.running(key.text):
             return
         task = asyncio.ensure_future(self._prewarm(key, content))
@@ -118,6 +120,7 @@ class Embedder:
 
     async def forget(self, key: ImageKey) -> None:
         """Remove the image from every tier of the cache."""
+        self._observer.image(key.tenant, key.digest)
         await self._cache.delete(key.text)
         await self._cache.delete(masks_key(key))
 

@@ -1,7 +1,7 @@
 """What the core needs from outside, each with two real implementations (Observer keeps Prometheus out of the core)."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from typing import Protocol
 
 from service.core.access import Caller, Rate
@@ -101,8 +101,16 @@ class RateLimits(Protocol):
 class Observer(Protocol):
     """Is told what happens; must be cheap and never fail."""
 
+    def image(self, tenant: str, digest: str) -> None:
+        """The request under way is about this image."""
+        ...
+
+    def span(self, name: str) -> AbstractContextManager[object]:
+        """Around a stage of the request under way, for those who follow it while it runs."""
+        ...
+
     def stage(self, name: str, seconds: float) -> None:
-        """A stage of a request took `seconds`."""
+        """A stage of the request under way took `seconds`."""
         ...
 
     def batch(self, model: str, size: int) -> None:

@@ -88,7 +88,6 @@ class Segmenter:
             jobs, errors = await self._check(request, opened.embedding, deadline)
             jobs = await self._decode(jobs, request, opened.timing)
             segments = errors | await self._describe(jobs, request, opened)
-        opened.timing.report(self._observer)
         return _in_order(opened, segments)
 
     async def segment_in_stages(self, request: SegmentRequest, *, deadline: float) -> AsyncIterator[SegmentReply]:
@@ -107,11 +106,10 @@ class Segmenter:
                 names = await self._classify(jobs, request, opened)
             named = {index: replace(segment, classes=names.get(index, ())) for index, segment in described.items()}
             yield _in_order(opened, errors | named)
-        opened.timing.report(self._observer)
 
     async def open(self, request: SegmentRequest, *, deadline: float) -> SegmentReply:
         """The embedding and the classifier that a request needs, in a reply without segments yet."""
-        timing = Timing()
+        timing = Timing(self._observer)
         async with before(deadline):
             with timing.stage("label"):
                 classifier = await self._classifier(request, deadline)
@@ -133,11 +131,9 @@ class Segmenter:
 
     async def embed(self, key: ImageKey, content: bytes, *, deadline: float) -> ImageEmbedding:
         """Encode an image unless its embedding is kept; no prompt is asked."""
-        timing = Timing()
+        timing = Timing(self._observer)
         async with before(deadline):
-            embedding = await self._embedder.open(key, content, timing=timing)
-        timing.report(self._observer)
-        return embedding
+            return await self._embedder.open(key, content, timing=timing)
 
     def key(self, request: SegmentRequest) -> ImageKey:
         """The cache key of a request's image."""
@@ -187,7 +183,7 @@ class Segmenter:
         key = self.key(request).text
         with timing.stage("decode"):
             predictions, waited = await self._masks.submit(key, list(jobs.values()), background=request.background)
-        timing.move(waited, source="decode", target="queue")
+            timing.waited(waited)
         pairs = zip(jobs.items(), predictions, strict=True)
         return {index: replace(job, prediction=prediction) for (index, job), prediction in pairs}
 
@@ -208,6 +204,7 @@ class Segmenter:
             return {}
         with timing.stage("label"):
             regions, waited = await self._encode_regions(list(full.values()), request)
+            timing.waited(waited)
             visibility = np.array([job.prediction.visibility for job in full.values() if job.prediction], np.float32)
 
             def rank() -> list[tuple[ClassScore, ...]]:
@@ -221,7 +218,6 @@ class Segmenter:
 
             small = len(full) * len(classifier.names) <= _INLINE_SCORES
             ranked = rank() if small else await asyncio.to_thread(rank)
-        timing.move(waited, source="label", target="queue")
         return dict(zip(full, ranked, strict=True))
 
     async def _encode_regions(

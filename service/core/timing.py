@@ -10,29 +10,33 @@ from service.core.ports import Observer
 
 
 class Timing:
-    """Seconds of each stage, filled as the request goes; a stage that runs twice counts twice."""
+    """Seconds of each stage, told to the observer as they end; a stage that runs twice counts twice."""
 
-    def __init__(self) -> None:
+    def __init__(self, observer: Observer) -> None:
         self.stages: dict[str, float] = {}
+        self._observer = observer
+        self._waited = 0.0
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        """Time the body as part of a stage."""
+        """Time the body as part of a stage, also when it fails; stages of one request follow each other."""
         started = time.perf_counter()
+        self._waited = 0.0
         try:
-            yield
+            with self._observer.span(name):
+                yield
         finally:
-            self.stages[name] = self.stages.get(name, 0.0) + time.perf_counter() - started
+            self._add(name, time.perf_counter() - started - self._waited)
+            if self._waited:
+                self._add("queue", self._waited)
 
-    def move(self, seconds: float, *, source: str, target: str) -> None:
-        """Count `seconds` of one stage under another: the wait in a queue is not the work after it."""
-        self.stages[source] -= seconds
-        self.stages[target] = self.stages.get(target, 0.0) + seconds
+    def waited(self, seconds: float) -> None:
+        """Count `seconds` of the stage under way under `queue`: the wait is not the work after it."""
+        self._waited += seconds
 
-    def report(self, observer: Observer) -> None:
-        """Tell the observer all stages."""
-        for name, seconds in self.stages.items():
-            observer.stage(name, seconds)
+    def _add(self, name: str, seconds: float) -> None:
+        self.stages[name] = self.stages.get(name, 0.0) + seconds
+        self._observer.stage(name, seconds)
 
 
 @asynccontextmanager

@@ -4,7 +4,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -35,6 +35,7 @@ class Call:
     deadline: float
     tenant: str = ""  # until the gate has let it in
     code: str = "departed"
+    status: grpc.StatusCode = grpc.StatusCode.CANCELLED
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +82,7 @@ class Segmentation(pb_grpc.SegmentationServicer):
         """Masks first, names after; the newest request wins."""
         image: OpenImage | None = None
 
-        def work(request: pb.SegmentRequest) -> AsyncIterator[pb.SegmentReply]:
+        def work(request: pb.SegmentRequest) -> AsyncGenerator[pb.SegmentReply, None]:
             nonlocal image
             if image is None or request.HasField("image"):
                 image = OpenImage(request.image)
@@ -119,11 +120,11 @@ class Segmentation(pb_grpc.SegmentationServicer):
 
     async def _stages(
         self, request: pb.SegmentRequest, image: OpenImage, context: Context
-    ) -> AsyncIterator[pb.SegmentReply]:
+    ) -> AsyncGenerator[pb.SegmentReply, None]:
         """The replies to one request of a session; a failure is a reply too."""
         call = self._begin(context)
         spec = self._services.backend.spec
-        with self._counted("SegmentStream", call):
+        with self._counted("SegmentStream", call, context):
             try:
                 call.tenant = await self._admit(context)
                 wanted = core_request(request, await image.named(), tenant=call.tenant)
@@ -133,7 +134,7 @@ class Segmentation(pb_grpc.SegmentationServicer):
                     message = reply_message(reply, spec=spec, request_id=call.request_id)
                     message.stage, stage = stage, pb.STAGE_COMPLETE
                     yield message
-                call.code = "ok"
+                call.code, call.status = "ok", grpc.StatusCode.OK
             except Exception as error:  # noqa: BLE001 - the transport's edge: the session outlives a failure
                 failure = _fail(call, error)
                 yield pb.SegmentReply(request_id=call.request_id, stage=pb.STAGE_COMPLETE, error=failure.error)
@@ -170,22 +171,24 @@ class Segmentation(pb_grpc.SegmentationServicer):
         return (await self._services.gate.admit(headers_of(context.invocation_metadata()))).tenant
 
     @contextmanager
-    def _counted(self, method: str, call: Call) -> Iterator[None]:
-        started = time.perf_counter()
-        try:
-            yield
-        finally:
-            self._services.observer.request(f"/{SERVICE}/{method}", call.code, time.perf_counter() - started)
+    def _counted(self, method: str, call: Call, context: Context) -> Iterator[None]:
+        headers = headers_of(context.invocation_metadata())
+        with self._services.observer.request(call.request_id, headers) as record:
+            try:
+                yield
+            finally:
+                record.route, record.code, record.status = f"/{SERVICE}/{method}", call.code, call.status.name
+                record.tenant = call.tenant
 
     @asynccontextmanager
     async def _call(self, method: str, context: Context) -> AsyncIterator[Call]:
         """Around every call but the streaming one: counts it, and answers a failure with its status and code."""
         call = self._begin(context)
-        with self._counted(method, call):
+        with self._counted(method, call, context):
             try:
                 call.tenant = await self._admit(context)
                 yield call
-                call.code = "ok"
+                call.code, call.status = "ok", grpc.StatusCode.OK
                 context.set_trailing_metadata((("x-request-id", call.request_id),))
             except Exception as error:  # noqa: BLE001 - the transport's edge: whatever it is, the caller gets an answer
                 failure = _fail(call, error)
@@ -196,11 +199,11 @@ def _fail(call: Call, error: Exception) -> Failure:
     """What to tell the caller; the request is counted under the error's code."""
     if isinstance(error, ServiceError):
         status = status_of(error)
-        call.code = status.code
+        call.code, call.status = status.code, status.grpc
         told = pb.Error(code=status.code, detail=error.message, pointer=error.pointer or "")
         return Failure(status.grpc, told, error.retry_after if isinstance(error, TemporaryError) else None)
     _log.error("request %s failed", call.request_id, exc_info=error)
-    call.code = "internal"
+    call.code, call.status = "internal", grpc.StatusCode.INTERNAL
     detail = "the service failed; the operator's log has the request id"
     return Failure(grpc.StatusCode.INTERNAL, pb.Error(code="internal", detail=detail))
 

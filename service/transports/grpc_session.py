@@ -1,13 +1,14 @@
 """One stream of segment requests: the newest wins, and work on an older one ends when it comes."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import aclosing
 
 from service.transports import ovsam_pb2 as pb
 from service.transports.grpc_messages import named_image
 from service.transports.requests import NamedImage
 
-Work = Callable[[pb.SegmentRequest], AsyncIterator[pb.SegmentReply]]
+Work = Callable[[pb.SegmentRequest], AsyncGenerator[pb.SegmentReply, None]]
 
 
 class OpenImage:
@@ -76,8 +77,9 @@ class Session:
         self._task = asyncio.ensure_future(self._answer(request))
 
     async def _answer(self, request: pb.SegmentRequest) -> None:
-        async for reply in self._work(request):
-            reply.sequence = request.sequence
-            self._replies.put_nowait(reply)
+        async with aclosing(self._work(request)) as replies:  # a request that is overtaken ends here, in its own task
+            async for reply in replies:
+                reply.sequence = request.sequence
+                self._replies.put_nowait(reply)
         if self._ending:
             self._replies.put_nowait(None)

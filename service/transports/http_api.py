@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Header, Path, Request, Response
-from fastapi.responses import JSONResponse, PlainTextResponse, StreamingResponse
+from fastapi.responses import JSONResponse, StreamingResponse
 
 from service.core.access import Caller
 from service.core.errors import ServiceError, UnknownImage
@@ -231,9 +231,3 @@ async def readyz(ready: Ready) -> schemas.Health:
     """Every model has just answered a real probe inference."""
     await ready.check_ready()
     return schemas.Health(status="ready")
-
-
-@router.get("/metrics", response_class=PlainTextResponse)
-async def metrics(ready: Ready) -> Response:
-    """Prometheus metrics."""
-    return Response(ready.observer.render(), media_type="text/plain; version=0.0.4; charset=utf-8")

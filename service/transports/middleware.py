@@ -1,7 +1,6 @@
 """Around every HTTP request: its id, its size limit, its caller's patience, and what it is counted as."""
 
 import asyncio
-import time
 from collections.abc import MutableMapping
 from dataclasses import dataclass
 from typing import Any
@@ -51,13 +50,13 @@ class RequestMiddleware:
         state: MutableMapping[str, Any] = scope.setdefault("state", {})
         state["request_id"] = request_id(given)
         state["code"] = "ok"
-        started = time.perf_counter()
         answered = False
+        status = ""
 
         async def answer(message: Message) -> None:
-            nonlocal answered
+            nonlocal answered, status
             if message["type"] == "http.response.start":
-                answered = True
+                answered, status = True, str(message["status"])
                 out = MutableHeaders(scope=message)
                 out["x-request-id"] = state["request_id"]
                 out.update(_HEADERS)
@@ -65,15 +64,17 @@ class RequestMiddleware:
                     state["code"] = str(message["status"])
             await send(message)
 
-        try:
-            await self._guarded(scope, receive, answer, length=headers.get("content-length"))
-        except Exception as error:  # noqa: BLE001 - the transport's edge: whatever it is, the caller gets an answer
-            response = unexpected_response(state, error)
-            if not answered:
-                await response(scope, receive, answer)
-        finally:
-            route = getattr(scope.get("route"), "path", "other")
-            self._observer.request(route, state["code"], time.perf_counter() - started)
+        with self._observer.request(state["request_id"], headers) as record:
+            try:
+                await self._guarded(scope, receive, answer, length=headers.get("content-length"))
+            except Exception as error:  # noqa: BLE001 - the transport's edge: whatever it is, the caller gets an answer
+                response = unexpected_response(state, error)
+                if not answered:
+                    await response(scope, receive, answer)
+            finally:
+                record.method, record.status, record.code = scope["method"], status, state["code"]
+                record.route = getattr(scope.get("route"), "path", "other")
+                record.tenant = getattr(state.get("caller"), "tenant", record.tenant)
 
     async def _guarded(self, scope: Scope, receive: Receive, send: Send, *, length: str | None) -> None:
         limit, received, whole = self._limits.bytes, 0, False

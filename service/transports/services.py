@@ -2,6 +2,8 @@
 
 import threading
 import time
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -14,11 +16,21 @@ from service.transports.auth import Gate
 from service.transports.fetching import Fetch, fetch_nothing
 
 
+class RequestRecord(Protocol):
+    """What a transport knows of a request when it ends; `code` is "ok", "departed" or a public error's."""
+
+    method: str
+    route: str
+    code: str
+    status: str
+    tenant: str
+
+
 class RequestObserver(Protocol):
     """Counts requests and renders all that was counted."""
 
-    def request(self, route: str, code: str, seconds: float) -> None:
-        """A request was answered with a public code ("ok" or an error's)."""
+    def request(self, request_id: str, headers: Mapping[str, str]) -> AbstractContextManager[RequestRecord]:
+        """Around one request, as part of the trace that its headers (names in lower case) may name."""
         ...
 
     def render(self) -> bytes:

@@ -45,7 +45,8 @@ def _expressions() -> list[str]:
 def _metrics() -> dict[str, set[str]]:
     """Sample names and their label names, from an observer that has seen everything once."""
     observer = PrometheusObserver()
-    observer.request("/v1/segment", "ok", 0.1)
+    with observer.request("id", {}):
+        pass
     observer.stage("decode", 0.1)
     observer.batch("prompt_decoder", 1)
     observer.cache("memory")

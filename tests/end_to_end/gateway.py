@@ -16,7 +16,7 @@ import httpx
 ROOT = Path(__file__).resolve().parents[2]
 SAMPLES = ROOT / "service" / "transports" / "web" / "samples"
 _START_SECONDS = 600.0  # the full-size model on a busy machine
-_PAGE = re.compile(r"page\s+(http://\S+)/")
+_PAGE = re.compile(r"page\s+(https?://\S+)/")
 
 
 @dataclass
