@@ -30,6 +30,7 @@ from service.core.images import decode_image, digest_of
 from service.core.requests import Classify, PromptRequest, SegmentReply, SegmentRequest
 from service.core.types import BoolArray, Box, Point, Prompt, UInt8Array
 from service.evaluation import commands as evaluation_commands
+from service.evaluation.panel import Opener
 from service.logs import set_up_logs
 from service.settings import Settings
 from service.settings_report import complaints, misspelt, report
@@ -81,7 +82,7 @@ def _parser() -> argparse.ArgumentParser:
 
     folder_commands.register(commands)
     key_commands.register(commands)
-    evaluation_commands.register(commands)
+    evaluation_commands.register(commands, baselines=_baselines)
     config = commands.add_parser("config", help="print the settings in force, secrets masked")
     config.set_defaults(run=_config)
     models = commands.add_parser("models", help="show the model and its measured quality")
@@ -89,6 +90,15 @@ def _parser() -> argparse.ArgumentParser:
     vocabularies = commands.add_parser("vocabularies", help="list the vocabularies")
     vocabularies.set_defaults(run=lambda options, settings: asyncio.run(_vocabularies(options, settings)))
     return parser
+
+
+def _baselines(settings: Settings) -> Opener:
+    """What `ovsam evaluate --recogniser` runs; onnx, which it cuts graphs with, comes with the development tools."""
+    try:
+        from service.baselines.opening import Baselines  # noqa: PLC0415 - serving never loads it
+    except ModuleNotFoundError as error:
+        raise SystemExit(f"ovsam: --recogniser needs the package {error.name}: pip install {error.name}") from error
+    return Baselines(settings)
 
 
 def _settings(options: argparse.Namespace) -> Settings:

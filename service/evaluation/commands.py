@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import TypeAlias
 
 from service.client.errors import ClientError
+from service.evaluation.panel import KINDS, Baselines, Comparison
 from service.settings import Settings
 
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"  # noqa: SLF001 - it has no public name
 
 
-def register(commands: Commands) -> None:
-    """Add both to the console command."""
+def register(commands: Commands, *, baselines: Baselines) -> None:
+    """Add both to the console command; `baselines` runs a model repository's graphs."""
     evaluation = _command(commands, "evaluate", "measure a running service on annotated pictures")
     evaluation.add_argument("--annotations", type=Path, required=True, help="file in COCO's or LVIS' format")
     evaluation.add_argument("--images", type=Path, required=True, metavar="DIR", help="folder of its pictures")
@@ -33,7 +34,13 @@ def register(commands: Commands) -> None:
     evaluation.add_argument("--jobs", type=_count, default=1, help="pictures at a time; 1 measures latency (default 1)")
     evaluation.add_argument("--resume", action="store_true", help="go on with the run that ended in the same folder")
     evaluation.add_argument("--out", type=Path, default=Path("evaluation"), help="folder of the report")
-    evaluation.set_defaults(run=_evaluate)
+    evaluation.add_argument(
+        "--recogniser",
+        metavar="KINDS",
+        help="all, or some of ovsam,image-crop,feature-crop: compare their names over the same masks; "
+        "runs the graphs of --url, or of --model-repository where --url is a running service",
+    )
+    evaluation.set_defaults(run=lambda options, settings: _evaluate(options, settings, baselines))
 
     comparison = _command(commands, "compare", "gate a roll-out: do two services or models answer alike?")
     for name in ("A", "B"):
@@ -52,7 +59,7 @@ def _command(commands: Commands, name: str, summary: str) -> argparse.ArgumentPa
     return commands.add_parser(name, help=summary, description=f"{summary[0].upper()}{summary[1:]}.")
 
 
-def _evaluate(options: argparse.Namespace, settings: Settings) -> int:
+def _evaluate(options: argparse.Namespace, settings: Settings, baselines: Baselines) -> int:
     from service.evaluation.dataset import InvalidDataSet  # noqa: PLC0415 - serving never loads it
     from service.evaluation.evaluate import evaluate  # noqa: PLC0415
     from service.evaluation.server import NoServer, check_target, served  # noqa: PLC0415
@@ -61,11 +68,29 @@ def _evaluate(options: argparse.Namespace, settings: Settings) -> int:
     try:
         target = options.url or f"http://{settings.host}:{settings.port}"
         check_target(target)
+        comparison = _comparison(options, settings, baselines) if options.recogniser else None
         with served(target) as url:
-            return evaluate(options, url=url)
+            return evaluate(options, url=url, comparison=comparison)
     except (ClientError, InvalidDataSet, NoServer) as error:
         sys.stderr.write(f"ovsam: {error}\n")
         return 2
+
+
+def _comparison(options: argparse.Namespace, settings: Settings, baselines: Baselines) -> Comparison:
+    """Whose graphs to run: a service shows none of its own, so for one they are those of the settings' folder."""
+    from service.evaluation.dataset import InvalidDataSet  # noqa: PLC0415 - serving never loads it
+
+    chosen = KINDS if options.recogniser == "all" else tuple(kind.strip() for kind in options.recogniser.split(","))
+    unknown = set(chosen) - set(KINDS)
+    if unknown:
+        raise InvalidDataSet(f"--recogniser is all, or some of {', '.join(KINDS)}, not {', '.join(unknown)}")
+    own = options.url is not None and (Path(options.url) / "manifest.json").is_file()
+    repository = Path(options.url) if own else settings.model_repository
+    opener = baselines(settings)
+    missing = set(chosen) - set(opener.kinds(repository))
+    if missing and options.recogniser != "all":
+        raise InvalidDataSet(f"the graphs of {repository} have nothing that {', '.join(missing)} could read")
+    return Comparison(opener, repository, [kind for kind in chosen if kind not in missing])
 
 
 def _compare(options: argparse.Namespace, _: Settings) -> int:

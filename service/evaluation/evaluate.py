@@ -14,7 +14,9 @@ from service.client.options import SegmentOptions
 from service.client.parallel import in_threads
 from service.evaluation.dataset import DataSet, InvalidDataSet, Picture, choose, read_dataset
 from service.evaluation.measure import DetectedBox, Examiner
+from service.evaluation.panel import Comparison
 from service.evaluation.prompts import PromptRule, parse_rule
+from service.evaluation.recognition import recogniser_figures
 from service.evaluation.records import PictureRecord, RecordFile
 from service.evaluation.report import write_report
 from service.evaluation.splits import plain_name
@@ -28,8 +30,8 @@ from service.evaluation.summary import (
 )
 
 
-def evaluate(options: argparse.Namespace, *, url: str) -> int:
-    """Measure, write and print; the exit status is 1 when something failed on the way."""
+def evaluate(options: argparse.Namespace, *, url: str, comparison: Comparison | None = None) -> int:
+    """Measure, compare recognisers if asked, write and print; the exit status is 1 when something failed on the way."""
     rule = parse_rule(options.prompt)
     dataset = read_dataset(options.annotations, options.images)
     chosen = choose(dataset, splits=_words(options.split), limit=options.limit)
@@ -47,8 +49,12 @@ def evaluate(options: argparse.Namespace, *, url: str) -> int:
         examiner = Examiner(client, rule, _names(options, dataset), detections)
         left = [picture for picture in chosen.pictures if picture.id not in {record.id for record in done}]
         records = done + list(file.append(_measure(examiner, left, jobs=options.jobs, failures=failures)))
-    report = _report(options, chosen, records=records, rule=rule)
-    sys.stdout.write(write_report(options.out, report, cases_of(chosen, records)))
+    report, cases = _report(options, chosen, records=records, rule=rule), cases_of(chosen, records)
+    if comparison is not None:
+        names, revision, apart = _names(options, dataset), report["revision"], _words(options.apart)
+        figures = recogniser_figures(cases, comparison, options=names, revision=revision, apart=apart)
+        report["recognisers"] = figures
+    sys.stdout.write(write_report(options.out, report, cases))
     for path, reason in failures.items():
         sys.stderr.write(f"{path}: {reason}\n")
     return 1 if failures or report["failed"] else 0
@@ -84,6 +90,7 @@ def _report(
         "clicks": click_figures(cases, clicks=rule.clicks),
         "confusions": confusions(cases),
         "average_precision": precision_figures(dataset, records) if options.detections else None,
+        "recognisers": None,
         "latency_ms": latency_figures(records),
     }
 

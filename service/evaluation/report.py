@@ -53,6 +53,8 @@ def markdown(report: Report) -> str:
         names = list(report["average_precision"]["all"])
         rows = [[split, *row.values()] for split, row in report["average_precision"].items()]
         parts.append(_table(["mask AP, given detections", *names], rows))
+    if report["recognisers"]:
+        parts += _recogniser_tables(report["recognisers"])
     if report["confusions"]:
         rows = [[row["class"], row["objects"], row["wrong"], _taken(row)] for row in report["confusions"]]
         parts.append(_table(["class", "objects", "named wrongly", "taken for"], rows))
@@ -62,6 +64,22 @@ def markdown(report: Report) -> str:
 
 def _groups(report: Report) -> list[tuple[str, Mapping[str, Any]]]:
     return list(report["groups"].items())
+
+
+def _recogniser_tables(recognisers: Report) -> list[list[str]]:
+    """Whose names are better at which cost, then by group."""
+    kinds = recognisers["rows"]
+    headings = ["recogniser, same masks", "top-1", "top-5", "ms a mask (p50)", "GFLOP a mask"]
+    rows = []
+    for kind, row in kinds.items():
+        whole = row["groups"]["all"]
+        rows.append([kind, whole["top1"], whole["top5"], row["ms"].get("p50"), f"{row['gflop']:.3g}"])
+    text = (
+        f"Encoding a picture once, which all of them need for the masks, takes {recognisers['image_gflop']:.1f} GFLOP."
+    )
+    groups = list(next(iter(kinds.values()))["groups"])
+    by_group = [[name, *(row["groups"][name]["top1"] for row in kinds.values())] for name in groups]
+    return [[*_table(headings, rows), "", text], _table(["top-1 by group", *kinds], by_group)]
 
 
 def _taken(row: Mapping[str, Any]) -> str:

@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 import pytest
 
+from service.baselines.opening import Baselines
 from service.evaluation.commands import register
 from service.settings import Settings
 from tests.end_to_end.gateway import ROOT, Gateway, running_gateway
@@ -27,7 +28,7 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
 
 def command(*arguments: object) -> int:
     parser = argparse.ArgumentParser()
-    register(parser.add_subparsers())
+    register(parser.add_subparsers(), baselines=Baselines)
     options = parser.parse_args([str(argument) for argument in arguments])
     return int(options.run(options, Settings()))
 

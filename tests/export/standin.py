@@ -8,7 +8,9 @@ from typing import Any
 
 import torch
 
-from export.checkpoints import CheckpointFile
+from export.checkpoints import CheckpointFile, load_network, read_checkpoint
+from export.network.ovsam import OpenVocabularySam
+from export.variants import VARIANTS
 
 ROOT = Path(__file__).resolve().parents[2]
 GOLDEN = Path(os.environ.get("OVSAM_GOLDEN", ROOT.parent / "shared" / "ovsam_reference"))
@@ -32,6 +34,12 @@ def write_checkpoints(folder: Path) -> dict[CheckpointFile, Path]:
             torch.save({"state_dict": {key: torch.from_numpy(array) for key, array in arrays.items()}}, partial)
             partial.replace(path)
     return paths
+
+
+def standin_network() -> OpenVocabularySam:
+    """The full-size network with the stand-in weights."""
+    paths = write_checkpoints(ROOT / "build" / "standin-checkpoints")
+    return load_network(VARIANTS["ovsam-rn50x16"], {file: read_checkpoint(path) for file, path in paths.items()})
 
 
 def _reference_weights() -> Any:

@@ -13,24 +13,16 @@ import numpy as np
 import pytest
 from pycocotools import mask as coco
 
-from export.checkpoints import load_network, read_checkpoint
-from export.network.ovsam import OpenVocabularySam
-from export.variants import VARIANTS
 from service.core.masks import restore_mask
 from service.core.types import Letterbox, Size
 from tests.end_to_end.gateway import Gateway, running_gateway
+from tests.export.golden_vocabulary import with_golden_vocabulary
 from tests.export.repositories import exported
-from tests.export.standin import GOLDEN, ROOT, write_checkpoints
+from tests.export.standin import GOLDEN, standin_network
 from tests.redis_server import RedisServer, redis_server
 
 pytestmark = pytest.mark.full_size
 MIB = 2**20
-
-
-def standin_network() -> OpenVocabularySam:
-    """The full-size network with the stand-in weights."""
-    paths = write_checkpoints(ROOT / "build" / "standin-checkpoints")
-    return load_network(VARIANTS["ovsam-rn50x16"], {file: read_checkpoint(path) for file, path in paths.items()})
 
 
 @pytest.fixture(scope="module")
@@ -39,31 +31,10 @@ def golden() -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def repository(tmp_path_factory: pytest.TempPathFactory, golden: dict[str, Any]) -> Path:
+def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The exported repository with the golden classifier as a vocabulary `golden` of its own."""
     made = exported("ovsam-rn50x16", standin_network)
-    folder = tmp_path_factory.mktemp("repository")
-    for path in made.iterdir():
-        if path.name != "text_encoder":
-            (folder / path.name).symlink_to(path)
-    (folder / "text_encoder").mkdir()
-    for path in (made / "text_encoder").iterdir():
-        if path.name != "vocabularies":
-            (folder / "text_encoder" / path.name).symlink_to(path)
-    vocabularies = folder / "text_encoder" / "vocabularies"
-    vocabularies.mkdir()
-    for path in (made / "text_encoder" / "vocabularies").iterdir():
-        (vocabularies / path.name).symlink_to(path)
-    classifier = np.load(GOLDEN / "classifier.npy")
-    document = {
-        "name": "golden",
-        "classes": [[f"{index}"] * classifier.shape[1] for index in range(len(classifier))],
-        "base": golden["base_classes"],
-        "novel": golden["novel_classes"],
-    }
-    (vocabularies / "golden.json").write_text(json.dumps(document))
-    np.savez(vocabularies / "golden.npz", embeddings=classifier.reshape(-1, classifier.shape[-1]))
-    return folder
+    return with_golden_vocabulary(made, tmp_path_factory.mktemp("repository"))
 
 
 @pytest.fixture(scope="module")
