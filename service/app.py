@@ -17,6 +17,7 @@ from service.adapters.leases import LocalLeases, RedisLeases
 from service.adapters.manifest import read_repository
 from service.adapters.memory_cache import MemoryCache
 from service.adapters.onnx_backend import OnnxBackend
+from service.adapters.openvino_backend import OpenVinoBackend
 from service.adapters.rate_limits import LocalRates, RedisRates
 from service.adapters.redis_cache import RedisCache, RedisLimits
 from service.adapters.shared_slots import SlotLimits
@@ -128,6 +129,10 @@ async def open_backend(settings: Settings, observer: PrometheusObserver, stack: 
         slots = SlotLimits() if settings.triton_shared_memory else None
         wire = Wire(triton_credentials(settings), observer.interceptors())
         backend = TritonBackend(repository, settings.triton_urls, wire=wire, slots=slots)
+    elif settings.engine == "openvino":
+        backend = OpenVinoBackend(
+            repository, threads=settings.call_threads, workers=_WORKERS, precision=settings.openvino_precision
+        )
     else:
         backend = OnnxBackend(repository, threads=settings.call_threads, workers=_WORKERS)
     stack.push_async_callback(backend.close)

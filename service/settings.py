@@ -50,6 +50,12 @@ class Settings(BaseSettings):
         " empty keeps embeddings in memory only",
     )
     cache_dir: Path = Field(Path("~/.cache/ovsam"), description="folder for text embeddings and own vocabularies")
+    engine: Literal["onnxruntime", "openvino"] = Field(
+        "onnxruntime", description="runtime of the model in this process; openvino needs the extra of that name"
+    )
+    openvino_precision: Literal["f32", "bf16", "f16", "auto"] = Field(
+        "f32", description="what OpenVINO computes float32 graphs in; auto is what the processor does fastest"
+    )
     threads: int = Field(0, ge=0, description="threads of one model call in this process; 0 is one for each core")
     memory_cache_mib: int = Field(1024, ge=0, description="MiB of embeddings kept in memory")
     redis_ttl_seconds: int = Field(86_400, ge=1, description="seconds an embedding is kept in Redis after its last use")

@@ -1,6 +1,7 @@
-"""What every engine promises, run on each: the embedded one, and Triton with and without shared memory."""
+"""What every engine promises, run on each: the embedded ones, and Triton with and without shared memory."""
 
 import asyncio
+import sys
 from collections.abc import AsyncIterator, Iterator, Mapping
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 
 from service.adapters.manifest import Repository, read_repository
 from service.adapters.onnx_backend import OnnxBackend
+from service.adapters.openvino_backend import OpenVinoBackend
 from service.adapters.shared_slots import SlotLimits
 from service.adapters.triton_backend import TritonBackend
 from service.core.errors import BackendUnavailable, DeadlineExceeded
@@ -30,11 +32,13 @@ def triton(repository: Repository, tmp_path_factory: pytest.TempPathFactory) -> 
         yield process
 
 
-@pytest.fixture(params=["onnx", "triton", "triton by shared memory"])
+@pytest.fixture(params=["onnx", "openvino", "triton", "triton by shared memory"])
 async def backend(request: pytest.FixtureRequest, repository: Repository) -> AsyncIterator[ModelBackend]:
     engine: ModelBackend
     if request.param == "onnx":
         engine = OnnxBackend(repository, threads=1, workers=2)
+    elif request.param == "openvino":
+        engine = OpenVinoBackend(repository, threads=1, workers=2, precision="f32")
     else:
         slots = SlotLimits(count=4, size=2**20, least=0) if "shared memory" in request.param else None
         engine = TritonBackend(repository, [request.getfixturevalue("triton").url], slots=slots)
@@ -54,11 +58,11 @@ def prompts(*, count: int, slots: int = 2, seed: int = 0) -> dict[str, Array]:
     }
 
 
-def assert_logits(answer: Mapping[str, Array], inputs: Mapping[str, Array]) -> None:
+def assert_logits(answer: Mapping[str, Array], inputs: Mapping[str, Array], *, rtol: float = 1e-5) -> None:
     """The tiny decoder adds brightness and coordinates."""
     brightness = inputs["image_embedding"].astype(np.float32).sum(axis=1, keepdims=True)
     wanted = brightness + inputs["point_coords"].astype(np.float32).sum(axis=(2, 3))[..., None, None]
-    np.testing.assert_allclose(answer["mask_logits"].astype(np.float32), wanted, rtol=1e-5)
+    np.testing.assert_allclose(answer["mask_logits"].astype(np.float32), wanted, rtol=rtol)
 
 
 async def test_says_which_repository_it_serves(backend: ModelBackend, repository: Repository) -> None:
@@ -136,3 +140,17 @@ async def test_cancelled_calls_leave_nothing_behind(backend: ModelBackend) -> No
 async def test_probe_passes_while_every_model_answers(backend: ModelBackend) -> None:
     await backend.probe()
     await backend.probe()
+
+
+@pytest.mark.parametrize("precision", ["f32", "bf16", "f16", "auto"])
+async def test_openvino_takes_every_precision_on_any_processor(repository: Repository, precision: str) -> None:
+    engine = OpenVinoBackend(repository, threads=1, workers=1, precision=precision)
+    answer = await engine.run("prompt_decoder", prompts(count=2))
+    assert_logits(answer, prompts(count=2), rtol=2e-2)
+    await engine.close()
+
+
+def test_an_engine_that_is_not_installed_is_named(repository: Repository, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    with pytest.raises(BackendUnavailable, match=r"pip install 'ovsam\[openvino\]'"):
+        OpenVinoBackend(repository, threads=1, workers=1, precision="f32")
