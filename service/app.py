@@ -42,6 +42,7 @@ from service.transports import cvat, http_api, label_studio, metrics, problems
 from service.transports.auth import Gate
 from service.transports.cross_origin import CORS
 from service.transports.grpc_server import serve_grpc
+from service.transports.label_studio_access import Access, Projects
 from service.transports.middleware import BodyLimits, RequestMiddleware
 from service.transports.services import Services
 
@@ -181,6 +182,7 @@ def build_app(settings: Settings, *, opener: Opener = open_services) -> FastAPI:
         version="0.1.0",
         lifespan=lifespan,
     )
+    app.state.label_studio = Projects(Access(settings.label_studio_url, settings.label_studio_token))
     for transport in (http_api, label_studio, cvat):
         app.include_router(transport.router)
     if not settings.metrics_port:

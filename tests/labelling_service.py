@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from service.core.errors import FetchRefused
 from tests.http_service import FakeService, fake_service, picture
@@ -32,9 +33,9 @@ class LabellingService:
 
 
 @asynccontextmanager
-async def labelling_service(tmp_path: Path) -> AsyncIterator[LabellingService]:
+async def labelling_service(tmp_path: Path, **settings: Any) -> AsyncIterator[LabellingService]:
     """The app set up for a Label Studio at http://studio:8080 with one picture."""
     site = FakeSite({"http://studio:8080/data/upload/1/x.png": picture()})
-    async with fake_service(tmp_path) as fake:
+    async with fake_service(tmp_path, **settings) as fake:
         fake.app.state.services = replace(fake.services, fetch=site)
         yield LabellingService(fake, site)

@@ -28,11 +28,8 @@ _Body = TypeVar("_Body", bound=BaseModel)
 
 
 def projects(request: Request) -> Projects:
-    """The projects set up so far, in the app's state so that two apps in one process do not meet."""
-    state = request.app.state
-    if not hasattr(state, "label_studio"):
-        state.label_studio = Projects()
-    known: Projects = state.label_studio
+    """The projects set up so far, put into the app's state by the composition root."""
+    known: Projects = request.app.state.label_studio
     return known
 
 

@@ -1,6 +1,6 @@
 """What a Label Studio labelling config asks for: which image, which kinds of regions, and which words mean a label."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from xml.etree.ElementTree import Element, ParseError
 
@@ -9,16 +9,25 @@ from defusedxml.ElementTree import fromstring
 
 from service.core.errors import InvalidRequest
 
-ANSWERED = ("brushlabels", "polygonlabels", "rectanglelabels")
+SHAPES = ("brush", "polygon", "rectangle")
 
 
 @dataclass(frozen=True, slots=True)
 class Control:
-    """A control that takes answers: its kind (also the type of its regions), its name, and the labels it offers."""
+    """A control that takes answers: its kind (also the type of its regions), its name, and the labels it offers.
+
+    A `<Brush>` has no labels of its own: they are those of the `<Labels>` that `labels_from` names.
+    """
 
     kind: str
     name: str
     labels: tuple[str, ...]
+    labels_from: str = ""
+
+    @property
+    def shape(self) -> str:
+        """The geometry that it shows: one of SHAPES."""
+        return self.kind.removesuffix("labels")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +56,8 @@ def parse_config(text: str, *, image: str | None = None, prompting: Collection[s
             words = _words(root, controls)
             return LabelConfig(tag.get("name", ""), tag.get("value", "").lstrip("$"), tuple(controls), words)
     raise InvalidRequest(
-        "the labelling config has no BrushLabels, PolygonLabels or RectangleLabels with labels for an Image",
+        "the labelling config has no BrushLabels, PolygonLabels or RectangleLabels with labels for an Image,"
+        " and no Brush, Polygon or Rectangle beside Labels",
         pointer="/label_config",
     )
 
@@ -55,17 +65,13 @@ def parse_config(text: str, *, image: str | None = None, prompting: Collection[s
 def _controls(root: Element, *, image: str, prompting: Collection[str]) -> list[Control]:
     """The controls that take answers.
 
-    A smart control is what people prompt with; it takes answers too when it shares labels with a plain control, and not
-    when its labels only stand for "whatever it is". Smart controls alone take all answers.
+    A smart control is what people prompt with; it takes answers too when it shares labels of its own with a plain
+    control, and not when they only stand for "whatever it is". Smart controls alone take all answers.
     """
     plain, smart = [], []
-    for tag in root.iter():
-        labels = tuple(filter(None, (label.get("value", "") for label in _tags(tag, "label"))))
-        if tag.tag.lower() not in ANSWERED or image not in tag.get("toName", "").split(",") or not labels:
-            continue
-        control = Control(tag.tag.lower(), tag.get("name", ""), labels)
+    for control, tag in _offered(root, image):
         if _is_true(tag, "smart") or _is_true(tag, "smartOnly") or control.name in prompting:
-            smart.append((control, _is_true(tag, "smartOnly")))
+            smart.append((control, _is_true(tag, "smartOnly") or bool(control.labels_from)))
         else:
             plain.append(control)
     known = {label for control in plain for label in control.labels}
@@ -73,9 +79,27 @@ def _controls(root: Element, *, image: str, prompting: Collection[str]) -> list[
     return plain + shared if plain else [control for control, _ in smart]
 
 
+def _offered(root: Element, image: str) -> Iterator[tuple[Control, Element]]:
+    """Every control for an image's regions with the labels that it offers: its own, or those of a `<Labels>` beside."""
+    tags = [tag for tag in root.iter() if image in tag.get("toName", "").split(",")]
+    beside = {tag.get("name", ""): _labels(tag) for tag in tags if tag.tag.lower() == "labels"}
+    for tag in tags:
+        kind, name = tag.tag.lower(), tag.get("name", "")
+        if kind in SHAPES:
+            for labels_from, labels in beside.items():
+                if labels:
+                    yield Control(kind, name, labels, labels_from), tag
+        elif kind.removesuffix("labels") in SHAPES and _labels(tag):
+            yield Control(kind, name, _labels(tag)), tag
+
+
+def _labels(tag: Element) -> tuple[str, ...]:
+    return tuple(filter(None, (label.get("value", "") for label in _tags(tag, "label"))))
+
+
 def _words(root: Element, controls: Sequence[Control]) -> dict[str, str]:
     """Every word that the model may answer with, and the label it stands for (`predicted_values`, else the label)."""
-    names = {control.name for control in controls}
+    names = {control.labels_from or control.name for control in controls}
     words: dict[str, str] = {}
     plain = []
     for tag in (tag for tag in root.iter() if tag.get("name") in names):

@@ -13,11 +13,11 @@ from service.core.encodings import encode_polygons
 from service.core.errors import InvalidPrompt
 from service.core.masks import mask_box
 from service.core.types import BoolArray, Box, ClassScore, Point, Prompt, Size
-from service.transports.label_studio_config import LabelConfig
+from service.transports.label_studio_config import Control, LabelConfig
 from service.transports.label_studio_schemas import PromptRegion, PromptValue
 
 Shapes: TypeAlias = Mapping[str, Sequence[dict[str, Any]]]
-"""By kind of control, the geometry of each region that shows one mask."""
+"""By shape of control, the geometry of each region that shows one mask."""
 _SIMPLIFY = 0.001  # of the longer side: corners that an annotator would not set
 _SMALL_RING = 0.01  # of the largest outline: specks that an annotator would have to delete
 
@@ -31,14 +31,14 @@ def read_prompt(regions: Sequence[PromptRegion], size: Size) -> Prompt:
             points.append(Point(x, y, region.is_positive))
         elif region.type.startswith("rectangle"):
             box = _upright_box(region.value, size)
-        else:
+        elif region.type != "labels":  # what `<Labels>` adds to a region drawn beside it
             raise InvalidPrompt(f"prompts are key points and rectangles, not {region.type!r}")
     return Prompt(points=tuple(points), box=box)
 
 
 def chosen_label(regions: Sequence[PromptRegion], labels: Collection[str]) -> str | None:
     """The label that the user drew the prompt with, when it is one of the config's own."""
-    names = [name for region in regions for name in region.value.keypointlabels + region.value.rectanglelabels]
+    names = [name for region in regions for name in region.value.chosen]
     return next((name for name in reversed(names) if name in labels), None)
 
 
@@ -53,29 +53,40 @@ def best_label(classes: Sequence[ClassScore], words: Mapping[str, str]) -> tuple
 
 
 def shape_renderer(config: LabelConfig) -> Callable[[BoolArray], Shapes]:
-    """The function that renders a mask for every kind of control in the config."""
-    kinds = {control.kind for control in config.controls}
-    return partial(_render_shapes, kinds=kinds)
+    """The function that renders a mask for every shape of control in the config."""
+    return partial(_render_shapes, wanted={control.shape for control in config.controls})
 
 
-def write_regions(config: LabelConfig, shapes: Shapes, *, label: str, score: float, size: Size) -> list[dict[str, Any]]:
-    """The regions of one object: one for each control that offers the label (a polygon control may need several)."""
-    common = {"original_width": size.width, "original_height": size.height, "image_rotation": 0}
-    return [
-        {
-            "id": uuid.uuid4().hex[:10],
-            "from_name": control.name,
-            "to_name": config.image,
-            "type": control.kind,
-            **common,
-            "score": round(score, 4),
-            "readonly": False,
-            "value": {**shape, control.kind: [label]},
-        }
-        for control in config.controls
-        if label in control.labels
-        for shape in shapes[control.kind]
-    ]
+def write_regions(
+    config: LabelConfig, shapes: Shapes, *, label: str, score: float, size: Size, rotation: int = 0
+) -> list[dict[str, Any]]:
+    """The regions of one object: one for each control that offers the label (a polygon control may need several).
+
+    A control whose labels stand beside it makes two entries of one id. `rotation` is how the user has turned the view;
+    Label Studio states it, and its numbers stay those of the picture as it is.
+    """
+    regions = []
+    for control in config.controls:
+        for shape in shapes[control.shape] if label in control.labels else ():
+            region = {
+                "id": uuid.uuid4().hex[:10],
+                "to_name": config.image,
+                "original_width": size.width,
+                "original_height": size.height,
+                "image_rotation": rotation,
+                "score": round(score, 4),
+                "readonly": False,
+            }
+            if control.labels_from:
+                regions.append({**region, "from_name": control.name, "type": control.kind, "value": shape})
+            regions.append({**region, **_labelled(control, shape, label)})
+    return regions
+
+
+def _labelled(control: Control, shape: dict[str, Any], label: str) -> dict[str, Any]:
+    """The entry that says the label: of the control itself, or of the `<Labels>` beside it."""
+    kind = "labels" if control.labels_from else control.kind
+    return {"from_name": control.labels_from or control.name, "type": kind, "value": {**shape, kind: [label]}}
 
 
 def _upright_box(value: PromptValue, size: Size) -> Box:
@@ -88,16 +99,16 @@ def _upright_box(value: PromptValue, size: Size) -> Box:
     return Box(x + min(across), y + min(down), x + max(across), y + max(down))
 
 
-def _render_shapes(mask: BoolArray, *, kinds: Collection[str]) -> Shapes:
+def _render_shapes(mask: BoolArray, *, wanted: Collection[str]) -> Shapes:
     if not mask.any():
-        return dict.fromkeys(kinds, ())
+        return dict.fromkeys(wanted, ())
     shapes: dict[str, Sequence[dict[str, Any]]] = {}
-    if "brushlabels" in kinds:
-        shapes["brushlabels"] = [{"format": "rle", "rle": encode_brush_rle(mask).tolist()}]
-    if "polygonlabels" in kinds:
-        shapes["polygonlabels"] = _polygons(mask)
-    if "rectanglelabels" in kinds:
-        shapes["rectanglelabels"] = [_rectangle(mask)]
+    if "brush" in wanted:
+        shapes["brush"] = [{"format": "rle", "rle": encode_brush_rle(mask).tolist()}]
+    if "polygon" in wanted:
+        shapes["polygon"] = _polygons(mask)
+    if "rectangle" in wanted:
+        shapes["rectangle"] = [_rectangle(mask)]
     return shapes
 
 

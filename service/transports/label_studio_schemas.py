@@ -15,6 +15,12 @@ class PromptValue(BaseModel):
     rotation: FiniteFloat = 0.0
     keypointlabels: list[str] = []
     rectanglelabels: list[str] = []
+    labels: list[str] = []
+
+    @property
+    def chosen(self) -> list[str]:
+        """The labels that it was drawn with, wherever they stand."""
+        return self.keypointlabels + self.rectanglelabels + self.labels
 
 
 class PromptRegion(BaseModel):
@@ -24,6 +30,7 @@ class PromptRegion(BaseModel):
     to_name: str | None = None
     type: str
     is_positive: bool = True
+    image_rotation: int = 0
     value: PromptValue
 
 

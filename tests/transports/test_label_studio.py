@@ -224,6 +224,42 @@ async def test_a_smart_control_with_the_projects_labels_takes_answers_unless_it_
     assert [item["type"] for item in only["result"]] == ["brushlabels"]
 
 
+PAIR = f"""<Brush name="brush" toName="image"/><Labels name="labels" toName="image">{LABELS}</Labels>
+  <Rectangle name="rect" toName="image" smart="true"/><KeyPoint name="kp" toName="image" smart="true"/>"""
+
+
+async def test_a_brush_beside_labels_gets_the_mask_and_the_name_under_one_id(service: LabellingService) -> None:
+    prediction = await answer(service, region("kp", "keypoint", {"x": 20, "y": 25}), config=view(PAIR))
+    shape, label = prediction["result"]
+    assert (shape["id"], shape["from_name"], shape["type"]) == (label["id"], "brush", "brush")
+    assert iou(brush_mask(shape), square(8, 8, 24, 24)) > 0.9
+    assert (label["from_name"], label["type"]) == ("labels", "labels")
+    assert label["value"] == {**shape["value"], "labels": ["red"]}
+
+
+async def test_a_label_chosen_beside_the_prompt_is_kept(service: LabellingService) -> None:
+    drawn = {"x": 20, "y": 25, "width": 0.2}
+    click = region("kp", "keypoint", drawn)
+    beside = region("labels", "labels", {**drawn, "labels": ["green"]})
+    prediction = await answer(service, click, beside, config=view(PAIR))
+    assert prediction["result"][1]["value"]["labels"] == ["green"]
+    assert iou(brush_mask(prediction["result"][0]), square(8, 8, 24, 24)) > 0.9
+
+
+async def test_a_batch_answers_a_brush_beside_labels(service: LabellingService) -> None:
+    found = (await answer(service, config=view(PAIR)))["result"]
+    assert {item["value"]["labels"][0] for item in found if item["type"] == "labels"} == {"red", "green"}
+    assert len({item["id"] for item in found}) == 2
+
+
+async def test_a_turned_view_turns_no_number_and_is_named_in_the_answer(service: LabellingService) -> None:
+    """Label Studio turns the stage, not the regions: their numbers stay those of the picture as it is."""
+    straight = await answer(service, keypoint(12, 12))
+    turned = await answer(service, keypoint(12, 12) | {"image_rotation": 90})
+    assert [p["result"][0]["image_rotation"] for p in (straight, turned)] == [0, 90]
+    assert turned["result"][0]["value"] == straight["result"][0]["value"]
+
+
 async def test_a_control_answers_only_with_labels_it_offers(service: LabellingService) -> None:
     controls = """<BrushLabels name="brush" toName="image"><Label value="blue"/></BrushLabels>
       <RectangleLabels name="rect" toName="image"><Label value="red"/></RectangleLabels>"""
@@ -330,6 +366,19 @@ async def test_a_data_uri_needs_no_fetch(service: LabellingService) -> None:
     reply = await predict(service, keypoint(12, 12), images=(uri,))
     assert reply.json()["results"][0]["result"][0]["value"]["brushlabels"] == ["red"]
     assert service.site.calls == []
+
+
+async def test_an_operators_own_address_and_token_stand_over_those_of_the_set_up(tmp_path: Path) -> None:
+    given = {"label_studio_url": "http://inside:9000", "label_studio_token": "operator"}
+    async with labelling_service(tmp_path, **given) as service:
+        service.site.pages["http://inside:9000/data/upload/1/x.png"] = picture()
+        for prepare in (False, True):
+            if prepare:
+                await set_up(service)
+            reply = await predict(service, keypoint(12, 12))
+            assert reply.status_code == 200, reply.text
+    asked = [(url, headers) for url, headers, _ in service.site.calls]
+    assert asked == [("http://inside:9000/data/upload/1/x.png", {"authorization": "Token operator"})] * 2
 
 
 async def test_a_removed_project_is_forgotten(service: LabellingService) -> None:
