@@ -41,7 +41,10 @@ class Classify:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SegmentRequest:
-    """Prompts on one image of a tenant. `render` turns each mask [H, W] into what the transport sends."""
+    """Prompts on one image of a tenant. `render` turns each mask [H, W] into what the transport sends.
+
+    Without `keep`, no mask is kept for refinement: what nobody will refine must not push out what somebody will.
+    """
 
     tenant: str
     digest: str
@@ -50,6 +53,7 @@ class SegmentRequest:
     classify: Classify | None
     render: Callable[[BoolArray], object] | None
     background: bool = False
+    keep: bool = True
 
 
 @dataclass(frozen=True, slots=True, eq=False)

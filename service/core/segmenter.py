@@ -241,7 +241,7 @@ class Segmenter:
         request: SegmentRequest,
         embedding: ImageEmbedding,
     ) -> dict[int, Segment]:
-        """Masks in the original frame, rendered in threads, and kept for refinement."""
+        """Masks in the original frame, rendered in threads, and kept for refinement when asked to."""
 
         def render(index: int, prediction: MaskPrediction) -> Segment:
             mask = restore_mask(prediction.logits, embedding.letterbox, input_size=self._backend.spec.input_size)
@@ -260,7 +260,7 @@ class Segmenter:
         rendered = await asyncio.gather(
             *(asyncio.to_thread(render, index, prediction) for index, prediction in predictions.items())
         )
-        if request.background:
+        if not request.keep:
             return dict(zip(predictions, rendered, strict=True))
         references = await self._remember(embedding.key, list(predictions.values()))
         return {

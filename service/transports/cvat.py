@@ -93,7 +93,7 @@ async def _interact(body: InteractorIn, ready: Services, tenant: str, reply: str
     digest, content = await asyncio.to_thread(_decode, body.image)
     prompts = [PromptRequest("0", _prompt(body))]
     request = SegmentRequest(
-        tenant=tenant, digest=digest, content=content, prompts=prompts, classify=None, render=render
+        tenant=tenant, digest=digest, content=content, prompts=prompts, classify=None, render=render, keep=False
     )
     answer = (await ready.segmenter.segment(request, deadline=ready.deadline())).segments[0]
     return Response(answer.mask, media_type="application/json")
@@ -113,6 +113,7 @@ async def _detect(body: DetectorIn, ready: Services, tenant: str) -> Response:
         classify=Classify(top_k=1, min_score=threshold),
         render=render,
         background=True,
+        keep=False,
     )
     found = segment_everything(ready.segmenter, request, rules=_RULES, deadline=time.monotonic() + _DETECT_SECONDS)
     shapes = [

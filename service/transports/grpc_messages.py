@@ -58,7 +58,7 @@ def _body(message: pb.SegmentRequest, digest: str) -> dict[str, Any]:
     body: dict[str, Any] = {
         "image": digest,
         "prompts": [_prompt(prompt) for prompt in message.prompts],
-        "output": {"mask": "none" if message.omit_masks else "rle"},
+        "output": {"mask": "none" if message.omit_masks else "rle", "mask_ref": not message.omit_mask_refs},
     }
     if message.masks_only:
         if message.HasField("classify"):

@@ -51,7 +51,7 @@ async def annotate_prompted(
     request = replace(request, prompts=[PromptRequest("0", read_prompt(prompts, size))])
     jobs = await ready.segmenter.predict(request, opened, deadline=deadline)
     found = (await ready.segmenter.describe(request, opened, jobs, deadline=deadline))[0]
-    return _annotation([(found, label)], config, size)
+    return _annotation([(found, label)], config, size, rotation=prompts[-1].image_rotation)
 
 
 async def annotate_everything(
@@ -94,16 +94,19 @@ async def _request(
         prompts=(),
         classify=Classify(names=names, top_k=len(names)) if names else None,
         render=shape_renderer(config),
+        keep=False,
     )
 
 
-def _annotation(found: Sequence[tuple[Segment, str | None]], config: LabelConfig, size: Size) -> Annotation:
+def _annotation(
+    found: Sequence[tuple[Segment, str | None]], config: LabelConfig, size: Size, *, rotation: int = 0
+) -> Annotation:
     regions: list[dict[str, Any]] = []
     scores: list[float] = []
     for segment, chosen in found:
         if segment.area == 0 or not isinstance(segment.mask, dict):
             continue
         label, score = (chosen, segment.stability) if chosen else best_label(segment.classes or (), config.words)
-        regions += write_regions(config, segment.mask, label=label, score=score, size=size)
+        regions += write_regions(config, segment.mask, label=label, score=score, size=size, rotation=rotation)
         scores.append(score)
     return Annotation(regions, sum(scores) / len(scores) if scores else 0.0)

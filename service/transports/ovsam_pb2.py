@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1eservice/transports/ovsam.proto\x12\x08ovsam.v1\"\x1d\n\nImageChunk\x12\x0f\n\x07\x63ontent\x18\x01 \x01(\x0c\"A\n\x10PutImageResponse\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\x12\r\n\x05width\x18\x02 \x01(\r\x12\x0e\n\x06height\x18\x03 \x01(\r\"6\n\x05Image\x12\x10\n\x06\x64igest\x18\x01 \x01(\tH\x00\x12\x11\n\x07\x63ontent\x18\x02 \x01(\x0cH\x00\x42\x08\n\x06source\"B\n\x05Point\x12\t\n\x01x\x18\x01 \x01(\x01\x12\t\n\x01y\x18\x02 \x01(\x01\x12#\n\x05label\x18\x03 \x01(\x0e\x32\x14.ovsam.v1.PointLabel\"5\n\x03\x42ox\x12\n\n\x02x1\x18\x01 \x01(\x01\x12\n\n\x02y1\x18\x02 \x01(\x01\x12\n\n\x02x2\x18\x03 \x01(\x01\x12\n\n\x02y2\x18\x04 \x01(\x01\"\x81\x01\n\x06Prompt\x12\x0f\n\x02id\x18\x01 \x01(\tH\x00\x88\x01\x01\x12\x1f\n\x06points\x18\x02 \x03(\x0b\x32\x0f.ovsam.v1.Point\x12\x1a\n\x03\x62ox\x18\x03 \x01(\x0b\x32\r.ovsam.v1.Box\x12\x15\n\x08mask_ref\x18\x04 \x01(\tH\x01\x88\x01\x01\x42\x05\n\x03_idB\x0b\n\t_mask_ref\"r\n\x08\x43lassify\x12\x17\n\nvocabulary\x18\x01 \x01(\tH\x00\x88\x01\x01\x12\r\n\x05names\x18\x02 \x03(\t\x12\x12\n\x05top_k\x18\x03 \x01(\rH\x01\x88\x01\x01\x12\x11\n\tmin_score\x18\x04 \x01(\x01\x42\r\n\x0b_vocabularyB\x08\n\x06_top_k\"\xb3\x01\n\x0eSegmentRequest\x12\x1e\n\x05image\x18\x01 \x01(\x0b\x32\x0f.ovsam.v1.Image\x12!\n\x07prompts\x18\x02 \x03(\x0b\x32\x10.ovsam.v1.Prompt\x12$\n\x08\x63lassify\x18\x03 \x01(\x0b\x32\x12.ovsam.v1.Classify\x12\x12\n\nmasks_only\x18\x04 \x01(\x08\x12\x12\n\nomit_masks\x18\x05 \x01(\x08\x12\x10\n\x08sequence\x18\x06 \x01(\x04\"5\n\x04Mask\x12\x0e\n\x06height\x18\x01 \x01(\r\x12\r\n\x05width\x18\x02 \x01(\r\x12\x0e\n\x06\x63ounts\x18\x03 \x01(\x0c\")\n\nClassScore\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05score\x18\x02 \x01(\x01\"6\n\x05\x45rror\x12\x0c\n\x04\x63ode\x18\x01 \x01(\t\x12\x0e\n\x06\x64\x65tail\x18\x02 \x01(\t\x12\x0f\n\x07pointer\x18\x03 \x01(\t\"\xc8\x01\n\x06Result\x12\n\n\x02id\x18\x01 \x01(\t\x12\x1c\n\x04mask\x18\x02 \x01(\x0b\x32\x0e.ovsam.v1.Mask\x12\x10\n\x08mask_ref\x18\x03 \x01(\t\x12\x1a\n\x03\x62ox\x18\x04 \x01(\x0b\x32\r.ovsam.v1.Box\x12\x0c\n\x04\x61rea\x18\x05 \x01(\x04\x12\x11\n\tstability\x18\x06 \x01(\x01\x12%\n\x07\x63lasses\x18\x07 \x03(\x0b\x32\x14.ovsam.v1.ClassScore\x12\x1e\n\x05\x65rror\x18\x08 \x01(\x0b\x32\x0f.ovsam.v1.Error\"\'\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08revision\x18\x02 \x01(\t\"\xdf\x02\n\x0cSegmentReply\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x1e\n\x05model\x18\x02 \x01(\x0b\x32\x0f.ovsam.v1.Model\x12\x0e\n\x06\x64igest\x18\x03 \x01(\t\x12\r\n\x05width\x18\x04 \x01(\r\x12\x0e\n\x06height\x18\x05 \x01(\r\x12!\n\x07results\x18\x06 \x03(\x0b\x32\x10.ovsam.v1.Result\x12\r\n\x05\x63\x61\x63he\x18\x07 \x01(\t\x12\x37\n\ttiming_ms\x18\x08 \x03(\x0b\x32$.ovsam.v1.SegmentReply.TimingMsEntry\x12\x10\n\x08sequence\x18\t \x01(\x04\x12\x1e\n\x05stage\x18\n \x01(\x0e\x32\x0f.ovsam.v1.Stage\x12\x1e\n\x05\x65rror\x18\x0b \x01(\x0b\x32\x0f.ovsam.v1.Error\x1a/\n\rTimingMsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"0\n\x0ePrewarmRequest\x12\x1e\n\x05image\x18\x01 \x01(\x0b\x32\x0f.ovsam.v1.Image\"J\n\x0fPrewarmResponse\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\x12\'\n\x05state\x18\x02 \x01(\x0e\x32\x18.ovsam.v1.EmbeddingState\"\x19\n\x17ListVocabulariesRequest\"L\n\x18ListVocabulariesResponse\x12\x1a\n\x12\x64\x65\x66\x61ult_vocabulary\x18\x01 \x01(\t\x12\x14\n\x0cvocabularies\x18\x02 \x03(\t*a\n\nPointLabel\x12\x1b\n\x17POINT_LABEL_UNSPECIFIED\x10\x00\x12\x1a\n\x16POINT_LABEL_FOREGROUND\x10\x01\x12\x1a\n\x16POINT_LABEL_BACKGROUND\x10\x02*C\n\x05Stage\x12\x15\n\x11STAGE_UNSPECIFIED\x10\x00\x12\x0f\n\x0bSTAGE_MASKS\x10\x01\x12\x12\n\x0eSTAGE_COMPLETE\x10\x02*i\n\x0e\x45mbeddingState\x12\x1f\n\x1b\x45MBEDDING_STATE_UNSPECIFIED\x10\x00\x12\x19\n\x15\x45MBEDDING_STATE_READY\x10\x01\x12\x1b\n\x17\x45MBEDDING_STATE_PENDING\x10\x02\x32\xed\x02\n\x0cSegmentation\x12>\n\x08PutImage\x12\x14.ovsam.v1.ImageChunk\x1a\x1a.ovsam.v1.PutImageResponse(\x01\x12;\n\x07Segment\x12\x18.ovsam.v1.SegmentRequest\x1a\x16.ovsam.v1.SegmentReply\x12\x45\n\rSegmentStream\x12\x18.ovsam.v1.SegmentRequest\x1a\x16.ovsam.v1.SegmentReply(\x01\x30\x01\x12>\n\x07Prewarm\x12\x18.ovsam.v1.PrewarmRequest\x1a\x19.ovsam.v1.PrewarmResponse\x12Y\n\x10ListVocabularies\x12!.ovsam.v1.ListVocabulariesRequest\x1a\".ovsam.v1.ListVocabulariesResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1eservice/transports/ovsam.proto\x12\x08ovsam.v1\"\x1d\n\nImageChunk\x12\x0f\n\x07\x63ontent\x18\x01 \x01(\x0c\"A\n\x10PutImageResponse\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\x12\r\n\x05width\x18\x02 \x01(\r\x12\x0e\n\x06height\x18\x03 \x01(\r\"6\n\x05Image\x12\x10\n\x06\x64igest\x18\x01 \x01(\tH\x00\x12\x11\n\x07\x63ontent\x18\x02 \x01(\x0cH\x00\x42\x08\n\x06source\"B\n\x05Point\x12\t\n\x01x\x18\x01 \x01(\x01\x12\t\n\x01y\x18\x02 \x01(\x01\x12#\n\x05label\x18\x03 \x01(\x0e\x32\x14.ovsam.v1.PointLabel\"5\n\x03\x42ox\x12\n\n\x02x1\x18\x01 \x01(\x01\x12\n\n\x02y1\x18\x02 \x01(\x01\x12\n\n\x02x2\x18\x03 \x01(\x01\x12\n\n\x02y2\x18\x04 \x01(\x01\"\x81\x01\n\x06Prompt\x12\x0f\n\x02id\x18\x01 \x01(\tH\x00\x88\x01\x01\x12\x1f\n\x06points\x18\x02 \x03(\x0b\x32\x0f.ovsam.v1.Point\x12\x1a\n\x03\x62ox\x18\x03 \x01(\x0b\x32\r.ovsam.v1.Box\x12\x15\n\x08mask_ref\x18\x04 \x01(\tH\x01\x88\x01\x01\x42\x05\n\x03_idB\x0b\n\t_mask_ref\"r\n\x08\x43lassify\x12\x17\n\nvocabulary\x18\x01 \x01(\tH\x00\x88\x01\x01\x12\r\n\x05names\x18\x02 \x03(\t\x12\x12\n\x05top_k\x18\x03 \x01(\rH\x01\x88\x01\x01\x12\x11\n\tmin_score\x18\x04 \x01(\x01\x42\r\n\x0b_vocabularyB\x08\n\x06_top_k\"\xcb\x01\n\x0eSegmentRequest\x12\x1e\n\x05image\x18\x01 \x01(\x0b\x32\x0f.ovsam.v1.Image\x12!\n\x07prompts\x18\x02 \x03(\x0b\x32\x10.ovsam.v1.Prompt\x12$\n\x08\x63lassify\x18\x03 \x01(\x0b\x32\x12.ovsam.v1.Classify\x12\x12\n\nmasks_only\x18\x04 \x01(\x08\x12\x12\n\nomit_masks\x18\x05 \x01(\x08\x12\x10\n\x08sequence\x18\x06 \x01(\x04\x12\x16\n\x0eomit_mask_refs\x18\x07 \x01(\x08\"5\n\x04Mask\x12\x0e\n\x06height\x18\x01 \x01(\r\x12\r\n\x05width\x18\x02 \x01(\r\x12\x0e\n\x06\x63ounts\x18\x03 \x01(\x0c\")\n\nClassScore\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05score\x18\x02 \x01(\x01\"6\n\x05\x45rror\x12\x0c\n\x04\x63ode\x18\x01 \x01(\t\x12\x0e\n\x06\x64\x65tail\x18\x02 \x01(\t\x12\x0f\n\x07pointer\x18\x03 \x01(\t\"\xc8\x01\n\x06Result\x12\n\n\x02id\x18\x01 \x01(\t\x12\x1c\n\x04mask\x18\x02 \x01(\x0b\x32\x0e.ovsam.v1.Mask\x12\x10\n\x08mask_ref\x18\x03 \x01(\t\x12\x1a\n\x03\x62ox\x18\x04 \x01(\x0b\x32\r.ovsam.v1.Box\x12\x0c\n\x04\x61rea\x18\x05 \x01(\x04\x12\x11\n\tstability\x18\x06 \x01(\x01\x12%\n\x07\x63lasses\x18\x07 \x03(\x0b\x32\x14.ovsam.v1.ClassScore\x12\x1e\n\x05\x65rror\x18\x08 \x01(\x0b\x32\x0f.ovsam.v1.Error\"\'\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08revision\x18\x02 \x01(\t\"\xdf\x02\n\x0cSegmentReply\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x1e\n\x05model\x18\x02 \x01(\x0b\x32\x0f.ovsam.v1.Model\x12\x0e\n\x06\x64igest\x18\x03 \x01(\t\x12\r\n\x05width\x18\x04 \x01(\r\x12\x0e\n\x06height\x18\x05 \x01(\r\x12!\n\x07results\x18\x06 \x03(\x0b\x32\x10.ovsam.v1.Result\x12\r\n\x05\x63\x61\x63he\x18\x07 \x01(\t\x12\x37\n\ttiming_ms\x18\x08 \x03(\x0b\x32$.ovsam.v1.SegmentReply.TimingMsEntry\x12\x10\n\x08sequence\x18\t \x01(\x04\x12\x1e\n\x05stage\x18\n \x01(\x0e\x32\x0f.ovsam.v1.Stage\x12\x1e\n\x05\x65rror\x18\x0b \x01(\x0b\x32\x0f.ovsam.v1.Error\x1a/\n\rTimingMsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"0\n\x0ePrewarmRequest\x12\x1e\n\x05image\x18\x01 \x01(\x0b\x32\x0f.ovsam.v1.Image\"J\n\x0fPrewarmResponse\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\x12\'\n\x05state\x18\x02 \x01(\x0e\x32\x18.ovsam.v1.EmbeddingState\"\x19\n\x17ListVocabulariesRequest\"L\n\x18ListVocabulariesResponse\x12\x1a\n\x12\x64\x65\x66\x61ult_vocabulary\x18\x01 \x01(\t\x12\x14\n\x0cvocabularies\x18\x02 \x03(\t*a\n\nPointLabel\x12\x1b\n\x17POINT_LABEL_UNSPECIFIED\x10\x00\x12\x1a\n\x16POINT_LABEL_FOREGROUND\x10\x01\x12\x1a\n\x16POINT_LABEL_BACKGROUND\x10\x02*C\n\x05Stage\x12\x15\n\x11STAGE_UNSPECIFIED\x10\x00\x12\x0f\n\x0bSTAGE_MASKS\x10\x01\x12\x12\n\x0eSTAGE_COMPLETE\x10\x02*i\n\x0e\x45mbeddingState\x12\x1f\n\x1b\x45MBEDDING_STATE_UNSPECIFIED\x10\x00\x12\x19\n\x15\x45MBEDDING_STATE_READY\x10\x01\x12\x1b\n\x17\x45MBEDDING_STATE_PENDING\x10\x02\x32\xed\x02\n\x0cSegmentation\x12>\n\x08PutImage\x12\x14.ovsam.v1.ImageChunk\x1a\x1a.ovsam.v1.PutImageResponse(\x01\x12;\n\x07Segment\x12\x18.ovsam.v1.SegmentRequest\x1a\x16.ovsam.v1.SegmentReply\x12\x45\n\rSegmentStream\x12\x18.ovsam.v1.SegmentRequest\x1a\x16.ovsam.v1.SegmentReply(\x01\x30\x01\x12>\n\x07Prewarm\x12\x18.ovsam.v1.PrewarmRequest\x1a\x19.ovsam.v1.PrewarmResponse\x12Y\n\x10ListVocabularies\x12!.ovsam.v1.ListVocabulariesRequest\x1a\".ovsam.v1.ListVocabulariesResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,12 +33,12 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_SEGMENTREPLY_TIMINGMSENTRY']._loaded_options = None
   _globals['_SEGMENTREPLY_TIMINGMSENTRY']._serialized_options = b'8\001'
-  _globals['_POINTLABEL']._serialized_start=1734
-  _globals['_POINTLABEL']._serialized_end=1831
-  _globals['_STAGE']._serialized_start=1833
-  _globals['_STAGE']._serialized_end=1900
-  _globals['_EMBEDDINGSTATE']._serialized_start=1902
-  _globals['_EMBEDDINGSTATE']._serialized_end=2007
+  _globals['_POINTLABEL']._serialized_start=1758
+  _globals['_POINTLABEL']._serialized_end=1855
+  _globals['_STAGE']._serialized_start=1857
+  _globals['_STAGE']._serialized_end=1924
+  _globals['_EMBEDDINGSTATE']._serialized_start=1926
+  _globals['_EMBEDDINGSTATE']._serialized_end=2031
   _globals['_IMAGECHUNK']._serialized_start=44
   _globals['_IMAGECHUNK']._serialized_end=73
   _globals['_PUTIMAGERESPONSE']._serialized_start=75
@@ -54,29 +54,29 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CLASSIFY']._serialized_start=453
   _globals['_CLASSIFY']._serialized_end=567
   _globals['_SEGMENTREQUEST']._serialized_start=570
-  _globals['_SEGMENTREQUEST']._serialized_end=749
-  _globals['_MASK']._serialized_start=751
-  _globals['_MASK']._serialized_end=804
-  _globals['_CLASSSCORE']._serialized_start=806
-  _globals['_CLASSSCORE']._serialized_end=847
-  _globals['_ERROR']._serialized_start=849
-  _globals['_ERROR']._serialized_end=903
-  _globals['_RESULT']._serialized_start=906
-  _globals['_RESULT']._serialized_end=1106
-  _globals['_MODEL']._serialized_start=1108
-  _globals['_MODEL']._serialized_end=1147
-  _globals['_SEGMENTREPLY']._serialized_start=1150
-  _globals['_SEGMENTREPLY']._serialized_end=1501
-  _globals['_SEGMENTREPLY_TIMINGMSENTRY']._serialized_start=1454
-  _globals['_SEGMENTREPLY_TIMINGMSENTRY']._serialized_end=1501
-  _globals['_PREWARMREQUEST']._serialized_start=1503
-  _globals['_PREWARMREQUEST']._serialized_end=1551
-  _globals['_PREWARMRESPONSE']._serialized_start=1553
-  _globals['_PREWARMRESPONSE']._serialized_end=1627
-  _globals['_LISTVOCABULARIESREQUEST']._serialized_start=1629
-  _globals['_LISTVOCABULARIESREQUEST']._serialized_end=1654
-  _globals['_LISTVOCABULARIESRESPONSE']._serialized_start=1656
-  _globals['_LISTVOCABULARIESRESPONSE']._serialized_end=1732
-  _globals['_SEGMENTATION']._serialized_start=2010
-  _globals['_SEGMENTATION']._serialized_end=2375
+  _globals['_SEGMENTREQUEST']._serialized_end=773
+  _globals['_MASK']._serialized_start=775
+  _globals['_MASK']._serialized_end=828
+  _globals['_CLASSSCORE']._serialized_start=830
+  _globals['_CLASSSCORE']._serialized_end=871
+  _globals['_ERROR']._serialized_start=873
+  _globals['_ERROR']._serialized_end=927
+  _globals['_RESULT']._serialized_start=930
+  _globals['_RESULT']._serialized_end=1130
+  _globals['_MODEL']._serialized_start=1132
+  _globals['_MODEL']._serialized_end=1171
+  _globals['_SEGMENTREPLY']._serialized_start=1174
+  _globals['_SEGMENTREPLY']._serialized_end=1525
+  _globals['_SEGMENTREPLY_TIMINGMSENTRY']._serialized_start=1478
+  _globals['_SEGMENTREPLY_TIMINGMSENTRY']._serialized_end=1525
+  _globals['_PREWARMREQUEST']._serialized_start=1527
+  _globals['_PREWARMREQUEST']._serialized_end=1575
+  _globals['_PREWARMRESPONSE']._serialized_start=1577
+  _globals['_PREWARMRESPONSE']._serialized_end=1651
+  _globals['_LISTVOCABULARIESREQUEST']._serialized_start=1653
+  _globals['_LISTVOCABULARIESREQUEST']._serialized_end=1678
+  _globals['_LISTVOCABULARIESRESPONSE']._serialized_start=1680
+  _globals['_LISTVOCABULARIESRESPONSE']._serialized_end=1756
+  _globals['_SEGMENTATION']._serialized_start=2034
+  _globals['_SEGMENTATION']._serialized_end=2399
 # @@protoc_insertion_point(module_scope)

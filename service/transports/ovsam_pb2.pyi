@@ -343,6 +343,7 @@ class SegmentRequest(_message.Message):
     MASKS_ONLY_FIELD_NUMBER: _builtins.int
     OMIT_MASKS_FIELD_NUMBER: _builtins.int
     SEQUENCE_FIELD_NUMBER: _builtins.int
+    OMIT_MASK_REFS_FIELD_NUMBER: _builtins.int
     masks_only: _builtins.bool
     """Masks without names: no recognition work is done."""
     omit_masks: _builtins.bool
@@ -351,6 +352,8 @@ class SegmentRequest(_message.Message):
     """SegmentStream: the client's count. A request with a smaller number than one before is passed over; the same number
     counts as newer, so that a client which does not count has its last request win.
     """
+    omit_mask_refs: _builtins.bool
+    """Results without mask_ref: nothing is kept to refine with. For previews, which would push out masks that are wanted."""
     @_builtins.property
     def image(self) -> Global___Image:
         """The image. Within a SegmentStream it may be left out after the first request."""
@@ -372,10 +375,11 @@ class SegmentRequest(_message.Message):
         masks_only: _builtins.bool = ...,
         omit_masks: _builtins.bool = ...,
         sequence: _builtins.int = ...,
+        omit_mask_refs: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["classify", b"classify", "image", b"image"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["classify", b"classify", "image", b"image", "masks_only", b"masks_only", "omit_masks", b"omit_masks", "prompts", b"prompts", "sequence", b"sequence"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["classify", b"classify", "image", b"image", "masks_only", b"masks_only", "omit_mask_refs", b"omit_mask_refs", "omit_masks", b"omit_masks", "prompts", b"prompts", "sequence", b"sequence"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -95,7 +95,7 @@ def segment_request(body: SegmentIn, image: NamedImage, *, tenant: str) -> Segme
 
 def everything_request(body: EverythingIn, image: NamedImage, *, tenant: str) -> SegmentRequest:
     """The same for everything-mode, whose prompts come from the grid."""
-    return replace(_request(body, image, tenant=tenant, prompts=()), background=True)
+    return replace(_request(body, image, tenant=tenant, prompts=()), background=True, keep=False)
 
 
 def _request(
@@ -109,6 +109,7 @@ def _request(
         prompts=prompts,
         classify=_classify(body.classify),
         render=mask_renderer(body.output),
+        keep=body.output.mask_ref,
     )
 
 

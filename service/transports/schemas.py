@@ -61,6 +61,7 @@ class OutputIn(Strict):
     mask: Literal["rle", "polygon", "png", "none"] = "rle"
     simplify: float = Field(0.0, ge=0, le=100, description="polygons: largest deviation in pixels")
     bbox: bool = True
+    mask_ref: bool = Field(default=True, description="false: keep nothing to refine with, for previews")
 
 
 class SegmentIn(Strict):

@@ -32,6 +32,7 @@ ANSWERED: dict[str, dict[str, Any]] = {
     "only likely names": {"prompts": [RED], "classify": {"min_score": 0.5}},
     "masks only": {"prompts": [RED], "classify": None},
     "names only": {"prompts": [RED], "output": {"mask": "none"}},
+    "a preview": {"prompts": [RED], "output": {"mask_ref": False}},
 }
 JSON = {"content-type": "application/json"}
 CALL = {"prompts": [RED]}
@@ -75,6 +76,8 @@ def grpc_request(body: dict[str, Any]) -> pb.SegmentRequest:
         message.image.content = body["content"]
     if body.get("output", {}).get("mask") == "none":
         message.omit_masks = True
+    if body.get("output", {}).get("mask_ref") is False:
+        message.omit_mask_refs = True
     if "classify" in body and body["classify"] is None:
         message.masks_only = True
     elif "classify" in body:
@@ -144,6 +147,9 @@ async def test_both_transports_give_the_same_masks_and_names(both: BothTransport
     assert {"name": reply.model.name, "revision": reply.model.revision} == rest["model"]
     assert reply.cache == rest["cache"] == "memory"
     assert reply.timing_ms.keys() == rest["timing_ms"].keys()
+    kept = ANSWERED[case].get("output", {}).get("mask_ref", True)
+    for result, message in zip(rest["results"], reply.results, strict=True):
+        assert bool(result["mask_ref"]) == bool(message.mask_ref) == (kept and not result["error"])
 
 
 @pytest.mark.parametrize("case", REFUSED)

@@ -169,6 +169,17 @@ async def test_every_mask_format_holds_the_same_pixels(service: FakeService) -> 
     assert expected.any()
 
 
+async def test_previews_push_out_no_mask_that_may_be_refined(service: FakeService) -> None:
+    """64 masks of an image are kept: more previews than that leave an earlier mask_ref good."""
+    name = await upload(service)
+    (first,) = (await ask(service, {"image": name, "prompts": [RED]}))["results"]
+    preview = {"image": name, "prompts": [GREEN] * 200, "classify": None, "output": {"mask_ref": False}}
+    for _ in range(3):
+        assert {result["mask_ref"] for result in (await ask(service, preview))["results"]} == {None}
+    (again,) = (await ask(service, {"image": name, "prompts": [RED | {"mask_ref": first["mask_ref"]}]}))["results"]
+    assert again["error"] is None
+
+
 async def test_a_mask_ref_refines_and_a_stale_one_fails_alone(service: FakeService) -> None:
     name = await upload(service)
     first = (await ask(service, {"image": name, "prompts": [RED]}))["results"][0]

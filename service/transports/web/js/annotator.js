@@ -223,7 +223,7 @@ export class Annotator extends EventTarget {
     const words = this.#wordsKey();
     const { digest } = await this.image.ready;
     const prompts = objects.map(({ prompt }, index) => this.#wire(prompt, String(index)));
-    const body = { image: digest, prompts, classify: this.classify, output: { mask: "none" } };
+    const body = { image: digest, prompts, classify: this.classify, output: { mask: "none", mask_ref: false } };
     const { reply } = await this.send(body, { onWait: (problem) => this.#tell("wait", problem) });
     for (const [index, { classes }] of reply.results.entries()) {
       const before = this.#answers.get(objects[index].prompt);

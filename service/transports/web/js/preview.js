@@ -50,7 +50,7 @@ export class Preview {
     this.#asking = true;
     try {
       const body = await this.#annotator.requestFor(this.#prompt(point), { id: "preview", classify: this.#classify() });
-      const { reply } = await this.#annotator.send(body);
+      const { reply } = await this.#annotator.send({ ...body, output: { mask_ref: false } });
       if (this.#wanted && image === this.#annotator.image) this.#show(reply.results[0]);
     } catch {
       this.clear(); // a click at the same place will say what is wrong
