@@ -50,12 +50,20 @@ def metric(text: str, name: str, **labels: str) -> float:
 async def fake_service(
     tmp_path: Path, *, backend: FakeBackend | None = None, cache: EmbeddingCache | None = None, **settings: Any
 ) -> AsyncIterator[FakeService]:
-    """The app as `ovsam serve` builds it, but for the network."""
+    """The app as `ovsam serve` builds it, but for the network, running."""
     network = backend or FakeBackend()
+    app = fake_app(tmp_path, backend=network, cache=cache, **settings)
+    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+    async with app.router.lifespan_context(app), httpx.AsyncClient(transport=transport, base_url="http://test") as http:
+        yield FakeService(app, http, network, app.state.services)
+
+
+def fake_app(tmp_path: Path, *, backend: FakeBackend, cache: EmbeddingCache | None = None, **settings: Any) -> FastAPI:
+    """The app as `ovsam serve` builds it, but for the network, not yet started."""
 
     async def opener(chosen: Settings, observer: PrometheusObserver, stack: AsyncExitStack) -> Services:
         vocabularies = Vocabularies(
-            backend=network,
+            backend=backend,
             tokenize=fake_tokens,
             library=FakeLibrary(),
             store=FolderVocabularyStore(tmp_path),
@@ -64,7 +72,7 @@ async def fake_service(
         kept = cache or MemoryCache(2**24)
         services = assemble(
             chosen,
-            backend=network,
+            backend=backend,
             cache=kept,
             leases=LocalLeases(),
             vocabularies=vocabularies,
@@ -75,10 +83,7 @@ async def fake_service(
             stack.push_async_callback(part.close)
         return services
 
-    app = build_app(Settings(cache_dir=tmp_path, **settings), opener=opener)
-    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
-    async with app.router.lifespan_context(app), httpx.AsyncClient(transport=transport, base_url="http://test") as http:
-        yield FakeService(app, http, network, app.state.services)
+    return build_app(Settings(cache_dir=tmp_path, **settings), opener=opener)
 
 
 def picture(width: int = 64, height: int = 48, *, form: str = "PNG") -> bytes:

@@ -8,8 +8,8 @@ from service.core.access import Caller, Rate
 from service.core.errors import RateLimited, Unauthorized
 from service.core.ports import KeyRing, RateLimits
 
-_OPEN = {"/", "/index.html", "/icon.svg", "/healthz", "/readyz", "/metrics", "/docs", "/redoc", "/openapi.json"}
-_OPEN_FOLDERS = ("/css/", "/js/", "/samples/")  # the page's files; it asks for a key when a call needs one
+_OPEN = {"/", "/index.html", "/icon.svg", "/healthz", "/readyz", "/metrics", "/docs", "/openapi.json"}
+_OPEN_FOLDERS = ("/css/", "/js/", "/samples/", "/docs/files/")  # the pages' files; the first asks for keys itself
 
 
 class Gate:
