@@ -32,6 +32,10 @@ CONFIG = f"""<View><Image name="image" value="$image"/>
   <KeyPointLabels name="kp" toName="image" smart="true"><Label value="auto" smart="true"/></KeyPointLabels>
   <RectangleLabels name="box" toName="image" smart="true"><Label value="auto"/></RectangleLabels></View>"""
 
+BESIDE = f"""<View><Image name="image" value="$image" rotateControl="true"/>
+  <Brush name="brush" toName="image"/><Labels name="labels" toName="image">{LABELS}</Labels>
+  <KeyPoint name="kp" toName="image" smart="true"/></View>"""
+
 
 @dataclass
 class Thing:
@@ -48,6 +52,7 @@ class Project:
     task: int
     model: int
     things: dict[str, Thing]
+    picture: Path
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +61,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
     things = draw_picture(folder / "picture.png")
     with label_studio(EXECUTABLE, folder) as studio:
         task, model = studio.project(CONFIG, folder / "picture.png")
-        yield Project(studio, task, model, things)
+        yield Project(studio, task, model, things, folder / "picture.png")
 
 
 def draw_picture(path: Path) -> dict[str, Thing]:
@@ -118,6 +123,17 @@ def test_the_second_prompt_costs_no_encode(project: Project) -> None:
     before = project.studio.encodes()
     project.studio.prompt(project.task, project.model, rectangle(project.things[NAMES[1]]))
     assert project.studio.encodes() == before > 0
+
+
+def test_a_brush_beside_labels_is_answered_by_a_pair_in_a_turned_view_too(project: Project) -> None:
+    task, model = project.studio.project(BESIDE, project.picture)
+    thing = project.things[NAMES[1]]
+    prompt = click(thing) | {"type": "keypoint", "image_rotation": 90}
+    shape, label = project.studio.prompt(task, model, prompt)
+    assert (shape["id"], shape["type"], label["type"]) == (label["id"], "brush", "labels")
+    assert label["value"]["labels"] == [NAMES[1]]
+    assert shape["image_rotation"] == 90
+    assert overlap(shape, thing) >= 0.8
 
 
 def test_predictions_are_retrieved_for_the_whole_task(project: Project) -> None:

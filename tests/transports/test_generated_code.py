@@ -1,6 +1,7 @@
-"""The committed gRPC code is what the committed proto generates."""
+"""The committed gRPC code is what the committed proto generates, and the proto has no fault."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -8,6 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
+BUF = "@bufbuild/buf@1.75.0"
 OUT = ("--python_out", "--grpc_python_out", "--mypy_out", "--mypy_grpc_out")
 
 
@@ -25,3 +27,9 @@ def generated(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_committed_code_is_what_the_proto_generates(generated: Path, name: str) -> None:
     committed = ROOT / "service" / "transports" / name
     assert (generated / "service" / "transports" / name).read_text() == committed.read_text()
+
+
+@pytest.mark.skipif(shutil.which("npx") is None, reason="buf comes through npm, and npx is not there")
+def test_buf_finds_no_fault_with_the_proto() -> None:
+    ran = subprocess.run(["npx", "--yes", BUF, "lint"], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stdout + ran.stderr

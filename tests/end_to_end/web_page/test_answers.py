@@ -79,7 +79,9 @@ def test_the_mouse_previews_what_a_click_would_give(arrive: Arrive) -> None:
     visitor.page.wait_for_timeout(100)
     assert visitor.overlay_alpha([frame.at(CUP[0] + 15, CUP[1])])[0] > 0
     assert visitor.objects() == []
-    assert len([r for r in visitor.requests if urlsplit(r.url).path == "/v1/segment"]) <= 5
+    previews = [json.loads(r.post_data or "") for r in visitor.requests if urlsplit(r.url).path == "/v1/segment"]
+    assert len(previews) <= 5
+    assert {preview["output"]["mask_ref"] for preview in previews} == {False}
     visitor.page.mouse.move(5, 5)
     assert visitor.overlay_alpha([frame.at(CUP[0] + 15, CUP[1])]) == [0]
 

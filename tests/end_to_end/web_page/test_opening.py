@@ -58,3 +58,11 @@ def test_another_picture_keeps_the_way_back(arrive: Arrive) -> None:
     visitor.page.get_by_role("button", name="Go back").click()
     assert visitor.objects() == kept
     expect(visitor.page.locator("#file-name")).to_contain_text("coffee.jpg")
+
+
+def test_the_description_of_the_interface_asks_nobody_else(arrive: Arrive) -> None:
+    """Swagger UI comes with the service: `arrive` refuses requests to other hosts."""
+    visitor = arrive()
+    visitor.page.goto(f"{visitor.url}/docs")
+    expect(visitor.page.locator("#operations-default-segment_v1_segment_post")).to_be_visible()
+    assert any("/docs/files/" in request.url for request in visitor.requests)
