@@ -1,4 +1,4 @@
-"""Mask average precision by COCO's rules, gathered picture by picture."""
+"""Mask average precision by COCO's rules, and by LVIS' where a file says what was looked for, picture by picture."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -14,6 +14,7 @@ from service.evaluation.metrics import mean
 THRESHOLDS = np.linspace(0.5, 0.95, 10)
 _RECALLS = np.linspace(0.0, 1.0, 101)
 _MOST = 100  # detections of one class on one picture
+_MOST_OF_ALL = 300  # detections on one picture, as LVIS counts
 _SIZES = {"": (0.0, 1e10), "_small": (0.0, 32.0**2), "_medium": (32.0**2, 96.0**2), "_large": (96.0**2, 1e10)}
 
 
@@ -34,6 +35,17 @@ class Detection(NamedTuple):
     mask: BoolArray
 
 
+@dataclass(frozen=True, slots=True)
+class Verified:
+    """What LVIS' annotators looked for on one picture: detections of other classes count neither way.
+
+    On classes of `partial` not every object is annotated, so that a detection without a partner is no false alarm.
+    """
+
+    categories: frozenset[int]
+    partial: frozenset[int]
+
+
 @dataclass(slots=True)
 class _Matches:
     """One class and size range: for each detection its score, and by threshold whether it matched or does not count."""
@@ -50,14 +62,22 @@ class AveragePrecision:
     def __init__(self) -> None:
         self._matches: dict[tuple[int, str], _Matches] = defaultdict(_Matches)
 
-    def add(self, truths: Sequence[Truth], detections: Sequence[Detection]) -> None:
-        """One picture's annotated and detected objects, of all classes."""
+    def add(
+        self, truths: Sequence[Truth], detections: Sequence[Detection], *, verified: Verified | None = None
+    ) -> None:
+        """One picture's annotated and detected objects, of all classes; COCO's pictures are verified for each class."""
+        if verified is not None:
+            best = sorted(detections, key=lambda d: -d.score)[:_MOST_OF_ALL]
+            detections = [detection for detection in best if detection.category in verified.categories]
         for category in {truth.category for truth in truths} | {detection.category for detection in detections}:
             true = [truth for truth in truths if truth.category == category]
-            found = sorted((d for d in detections if d.category == category), key=lambda d: -d.score)[:_MOST]
+            found = sorted((d for d in detections if d.category == category), key=lambda d: -d.score)
+            found = found if verified is not None else found[:_MOST]
             overlaps = _overlaps(found, true)
+            partial = verified is not None and category in verified.partial
             for suffix, limits in _SIZES.items():
-                _match(self._matches[category, suffix], found, true, overlaps=overlaps, limits=limits)
+                matches = self._matches[category, suffix]
+                _match(matches, found, true, overlaps=overlaps, limits=limits, partial=partial)
 
     def figures(self, categories: Sequence[int] | None = None) -> dict[str, float | None]:
         """AP, AP50, AP75 and AP by size over all classes (or those given) that are annotated; None without any."""
@@ -93,12 +113,16 @@ def _match(
     *,
     overlaps: NDArray[np.float64],
     limits: tuple[float, float],
+    partial: bool,
 ) -> None:
-    """Best detections choose first; objects outside the size range, and detections outside left alone, do not count."""
+    """Best detections choose first; objects outside the size range, and detections outside left alone, do not count.
+
+    With `partial` no detection counts that is left alone.
+    """
     low, high = limits
     skipped = np.array([truth.crowd or not low <= truth.area <= high for truth in true], np.bool_)
     areas = np.array([np.count_nonzero(detection.mask) for detection in found])
-    outside = (areas < low) | (areas > high)
+    outside = (areas < low) | (areas > high) | partial
     matched = np.zeros((len(found), len(THRESHOLDS)), np.bool_)
     ignored = np.zeros_like(matched)
     for column, threshold in enumerate(THRESHOLDS):

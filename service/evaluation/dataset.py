@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from service.client.masks import BoolArray
+from service.evaluation.average_precision import Verified
 from service.evaluation.masks import decode_segmentation
 from service.evaluation.splits import FREQUENCIES, plain_name, splits_of
 
@@ -51,13 +52,14 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """An image with the objects to ask for and, for average precision, all that is annotated."""
+    """An image with the objects to ask for and, for average precision, all that is annotated and was looked for."""
 
     id: int
     path: Path
     kind: str | None
     targets: tuple[Target, ...]
     annotated: tuple[Target, ...]
+    verified: Verified | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +150,17 @@ def _target(row: Mapping[str, Any], categories: Mapping[int, Category], *, size:
 
 def _picture(row: Mapping[str, Any], images: Path, annotated: Sequence[Target]) -> Picture:
     targets = tuple(target for target in annotated if not target.crowd)
-    return Picture(row["id"], images / _file_name(row, images), row.get("kind"), targets, tuple(annotated))
+    path = images / _file_name(row, images)
+    return Picture(row["id"], path, row.get("kind"), targets, tuple(annotated), _verified(row, annotated))
+
+
+def _verified(row: Mapping[str, Any], annotated: Sequence[Target]) -> Verified | None:
+    """LVIS tells which classes are surely absent; what is annotated is there."""
+    if "neg_category_ids" not in row:
+        return None
+    there = {target.category.id for target in annotated}
+    partial = frozenset(row.get("not_exhaustive_category_ids", ()))
+    return Verified(frozenset(there | set(row["neg_category_ids"])), partial)
 
 
 def _file_name(row: Mapping[str, Any], images: Path) -> str:

@@ -105,7 +105,7 @@ def precision_figures(dataset: DataSet, records: Iterable[PictureRecord]) -> dic
     for record in sorted(records, key=lambda record: record.id):
         truths = [Truth(t.category.id, t.area, t.crowd, t.mask()) for t in pictures[record.id].annotated]
         found = [Detection(d.category, d.score, decode_rle(Rle(d.size, d.counts))) for d in record.detections]
-        precision.add(truths, found)
+        precision.add(truths, found, verified=pictures[record.id].verified)
     figures = {"all": precision.figures()}
     for split in sorted({category.split for category in dataset.categories.values() if category.split}):
         members = [category.id for category in dataset.categories.values() if category.split == split]

@@ -16,7 +16,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from service.client.masks import BoolArray
-from service.evaluation.average_precision import AveragePrecision, Detection, Truth
+from service.evaluation.average_precision import AveragePrecision, Detection, Truth, Verified
 from service.evaluation.dataset import InvalidDataSet, Target, choose, clip_box, read_dataset
 from service.evaluation.masks import decode_segmentation, fill_polygons
 from service.evaluation.metrics import boundary_iou, inner_band, iou, percentiles_ms
@@ -196,6 +196,32 @@ def test_average_precision_of_some_classes_leaves_out_the_others() -> None:
     assert precision.figures([3])["AP"] is None
 
 
+def test_lvis_counts_no_detection_of_what_nobody_looked_for() -> None:
+    """Class 1 is verified, of class 2 not all objects are annotated, for class 3 nobody looked on the first picture."""
+    square, elsewhere = rectangle(10, 10, 60, 60), rectangle(100, 10, 150, 60)
+    truths = [Truth(1, 2500, False, square), Truth(2, 2500, False, square)]
+    found = [Detection(kind, 0.95, elsewhere) for kind in (1, 2, 3)] + [Detection(k, 0.9, square) for k in (1, 2)]
+    by_lvis, by_coco = AveragePrecision(), AveragePrecision()
+    by_lvis.add(truths, found, verified=Verified(frozenset({1, 2}), frozenset({2})))
+    by_coco.add(truths, found)
+    for precision in (by_lvis, by_coco):
+        precision.add([Truth(3, 2500, False, square)], [Detection(3, 0.9, square)])
+    assert [by_lvis.figures([kind])["AP"] for kind in (1, 2, 3)] == pytest.approx([0.5, 1.0, 1.0])
+    assert [by_coco.figures([kind])["AP"] for kind in (1, 2, 3)] == pytest.approx([0.5, 0.5, 0.5])
+
+
+def test_what_lvis_verified_is_read_from_its_file(tmp_path: Path) -> None:
+    document = json.loads((SET / "annotations.json").read_text())
+    lvis = {"neg_category_ids": [3], "not_exhaustive_category_ids": [2]}
+    images = [row | lvis if row["id"] == document["images"][0]["id"] else row for row in document["images"]]
+    path = tmp_path / "lvis.json"
+    path.write_text(json.dumps({**document, "images": images}))
+    first, second, *_ = read_dataset(path, SET / "images").pictures
+    there = frozenset(target.category.id for target in first.annotated)
+    assert first.verified == Verified(there | {3}, frozenset({2}))
+    assert second.verified is None
+
+
 def test_corrections_go_to_the_middle_of_the_largest_error() -> None:
     truth = rectangle(20, 20, 80, 80)
     assert corrective_click(truth, truth) is None
@@ -281,11 +307,10 @@ def test_boxes_that_reach_out_of_the_picture_are_clipped() -> None:
 
 def test_serving_never_loads_what_evaluation_does() -> None:
     """The commands are registered with every start of the console program."""
-    code = (
-        "import sys, service.evaluation.commands; print([n for n in sys.modules if n.startswith('service.evaluation')])"
-    )
+    code = "import sys, service.cli; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    assert loaded.strip() == "['service.evaluation', 'service.evaluation.commands']"
+    own = {name for name in loaded.split() if name.startswith(("service.evaluation.", "service.baselines", "onnx."))}
+    assert own == {"service.evaluation.commands", "service.evaluation.panel"}
 
 
 def test_a_limit_spreads_over_the_file_and_crowds_are_not_asked_for() -> None:
