@@ -141,12 +141,18 @@ def write_graph(export: Export, target: Path) -> None:
 
 
 def _store_as_float16(model: onnx.ModelProto) -> None:
-    """Halve the file: large weights lie in float16, are cast when the session opens; arithmetic stays float32."""
+    """Halve the file: large weights lie in float16, are cast when the session opens; arithmetic stays float32.
+
+    Weights were rounded before and lose nothing; what the exporter folded into constants would, and stays as it is.
+    """
     casts = []
     for weight in model.graph.initializer:
         if weight.data_type == TensorProto.FLOAT and np.prod(weight.dims) >= SMALLEST_HALVED:
-            name = weight.name
-            half = numpy_helper.from_array(numpy_helper.to_array(weight).astype(np.float16), f"{name}.float16")
+            name, values = weight.name, numpy_helper.to_array(weight)
+            rounded = values.astype(np.float16)
+            if not np.array_equal(rounded.astype(np.float32), values):
+                continue
+            half = numpy_helper.from_array(rounded, f"{name}.float16")
             weight.CopyFrom(half)
             casts.append(helper.make_node("Cast", [half.name], [name], to=TensorProto.FLOAT))
     nodes = [*casts, *model.graph.node]
