@@ -12,7 +12,7 @@ import pytest
 from fastapi.routing import APIRoute
 
 from service.adapters.keys import line_of, new_key
-from service.transports import cvat, http_api, label_studio
+from service.transports import cvat, http_api, label_studio, metrics
 from service.transports import ovsam_pb2 as pb
 from service.transports.auth import needs_key
 from tests.grpc_service import BothTransports, both_transports
@@ -48,7 +48,7 @@ def basic(user: str, key: str) -> dict[str, str]:
 
 def routes() -> Iterator[tuple[str, str]]:
     """Every method and path of the interface."""
-    for router in (http_api.router, label_studio.router, cvat.router):
+    for router in (http_api.router, metrics.router, label_studio.router, cvat.router):
         for route in router.routes:
             assert isinstance(route, APIRoute)
             path = route.path.replace("{digest}", "sha256:" + "0" * 64).replace("{name}", "mine")
