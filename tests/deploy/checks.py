@@ -15,6 +15,7 @@ from tests.deploy.manifests import ROOT, Object, containers, label_of, of_kind, 
 
 EXTERNAL_SECRETS = {"ovsam-secrets", "ovsam-object-storage", "ovsam-tls"}  # made by the operator, not in git
 LEFT_OUT: dict[str, str] = {}  # settings that the manifests leave at their default, with the reason
+_MONITORING = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}
 _OWN_SECONDS = 5  # the server's, beside the request it waits for
 
 
@@ -103,6 +104,25 @@ def port_faults(objects: list[Object]) -> list[str]:
     return faults
 
 
+def monitor_faults(objects: list[Object]) -> list[str]:
+    """Each port that a monitor reads is open to Prometheus' namespace."""
+    faults = []
+    for monitor in of_kind(objects, "ServiceMonitor"):
+        service = one(objects, "Service", monitor["metadata"]["name"])
+        labels = service["spec"]["selector"]
+        targets = {port["name"]: port["targetPort"] for port in service["spec"]["ports"]}
+        rules = [
+            rule
+            for policy in of_kind(objects, "NetworkPolicy")
+            if _matches(policy["spec"]["podSelector"], labels)
+            for rule in policy["spec"].get("ingress", [])
+        ]
+        opened = {port["port"] for rule in rules for port in rule["ports"] if _MONITORING in rule["from"]}
+        wanted = {targets.get(endpoint["port"]) for endpoint in monitor["spec"]["endpoints"]}
+        faults += [f"{label_of(monitor)}: Prometheus may not reach port {port}" for port in wanted - opened]
+    return faults
+
+
 def name_faults(objects: list[Object]) -> list[str]:
     """Configuration, secrets, claims, volumes, accounts and scaled workloads that are named exist."""
     known = {(item["kind"], item["metadata"]["name"]) for item in objects}
@@ -173,7 +193,7 @@ def setting_faults(objects: list[Object]) -> list[str]:
     if ready["periodSeconds"] * ready["failureThreshold"] > settings.drain_seconds:
         faults.append("a gateway ends before Kubernetes has seen that it is not ready")
     ports = {port["name"]: port["containerPort"] for port in gateway["containers"][0]["ports"]}
-    if ports != {"http": settings.port, "grpc": settings.grpc_port}:
+    if ports != {"http": settings.port, "grpc": settings.grpc_port, "metrics": settings.metrics_port}:
         faults.append("the gateway listens on other ports than its container names")
     return faults
 

@@ -22,6 +22,7 @@ def test_cross_references(overlay: str) -> None:
     objects = build(overlay)
     assert checks.selector_faults(objects) == []
     assert checks.port_faults(objects) == []
+    assert checks.monitor_faults(objects) == []
     assert checks.name_faults(objects) == []
     assert checks.setting_faults(objects) == []
     assert checks.security_faults(objects) == []
@@ -60,12 +61,27 @@ FAULTS: list[tuple[Callable[[list[Object]], list[str]], Damage, str]] = [
         lambda objects: _gateway(objects)["template"]["metadata"]["labels"].pop("app.kubernetes.io/name"),
         "NetworkPolicy/ovsam-gateway selects nothing",
     ),
-    (checks.port_faults, lambda objects: _container(objects)["ports"].pop(), "leads to port grpc"),
+    (checks.port_faults, lambda objects: _container(objects)["ports"].pop(), "leads to port metrics"),
     (checks.port_faults, lambda objects: _container(objects)["ports"].pop(0), "a probe asks port http"),
     (
         checks.port_faults,
-        lambda objects: one(objects, "Service", "ovsam-gateway")["spec"]["ports"].pop(),
+        lambda objects: one(objects, "Service", "ovsam-gateway")["spec"]["ports"].pop(1),
         "Ingress/ovsam-grpc leads to",
+    ),
+    (
+        checks.port_faults,
+        lambda objects: one(objects, "Service", "ovsam-gateway")["spec"]["ports"].pop(),
+        "ServiceMonitor/ovsam-gateway reads",
+    ),
+    (
+        checks.monitor_faults,
+        lambda objects: of_kind(objects, "NetworkPolicy")[1]["spec"]["ingress"].pop(),
+        "ServiceMonitor/ovsam-gateway: Prometheus may not reach port metrics",
+    ),
+    (
+        checks.setting_faults,
+        lambda objects: checks.settings_of(objects).update(OVSAM_METRICS_PORT="0"),
+        "listens on other ports",
     ),
     (
         checks.name_faults,
