@@ -26,11 +26,11 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
         yield started
 
 
-def command(*arguments: object) -> int:
+def command(*arguments: object, settings: Settings | None = None) -> int:
     parser = argparse.ArgumentParser()
     register(parser.add_subparsers(), baselines=Baselines)
     options = parser.parse_args([str(argument) for argument in arguments])
-    return int(options.run(options, Settings()))
+    return int(options.run(options, settings or Settings()))
 
 
 def evaluate(gateway: Gateway, out: Path, *arguments: object) -> tuple[int, dict[str, Any]]:
@@ -114,6 +114,37 @@ def test_given_detections_get_masks_and_their_average_precision(gateway: Gateway
     assert 0 < precision["AP"] <= precision["AP50"] <= 1
 
 
+def test_recognisers_are_compared_over_the_masks_that_were_measured(gateway: Gateway, tmp_path: Path) -> None:
+    """Through a running service, whose graphs are read from the folder that it serves."""
+    asked = ("--prompt", "paper-box", "--limit", 4, "--recogniser", "all")
+    status, report = evaluate(gateway, tmp_path, *asked)
+    assert status == 0
+    found = report["recognisers"]
+    assert list(found["rows"]) == ["ovsam", "image-crop", "feature-crop"]
+    own, crop, feature = found["rows"].values()
+    assert {key: own["groups"]["all"][key] for key in ("top1", "top5")} == {
+        key: report["groups"]["all"][key] for key in ("top1", "top5")
+    }
+    for row in (own, crop, feature):
+        assert row["groups"]["all"]["objects"] == row["ms"]["count"] == 4
+    assert own["ms"]["p50"] < crop["ms"]["p50"]
+    assert 0 < feature["gflop"] < own["gflop"] < crop["gflop"] < found["image_gflop"]
+    assert "| image-crop |" in (tmp_path / "report.md").read_text()
+
+
+def test_recognisers_of_another_model_than_the_services_are_refused(
+    gateway: Gateway, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(ROOT / "model_repository", other)
+    manifest = json.loads((other / "manifest.json").read_text())
+    (other / "manifest.json").write_text(json.dumps({**manifest, "revision": "0" * 64}))
+    given = ("--annotations", SET / "annotations.json", "--images", SET / "images", "--url", gateway.url)
+    asked = ("--limit", 1, "--recogniser", "ovsam", "--out", tmp_path / "out")
+    assert command("evaluate", *given, *asked, settings=Settings(model_repository=other)) == 2
+    assert "holds another model" in capsys.readouterr().err
+
+
 def test_options_that_cannot_be_followed_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     given = ["--annotations", SET / "annotations.json", "--images", SET / "images", "--out", tmp_path]
     for wrong, reason in (
@@ -122,6 +153,7 @@ def test_options_that_cannot_be_followed_are_told(tmp_path: Path, capsys: pytest
         (("--apart", "coins"), "coins"),
         (("--url", "http://127.0.0.1:9", "--limit", 1), "no answer"),
         (("--url", SET), "neither a URL nor a model repository"),
+        (("--recogniser", "clip"), "image-crop"),
     ):
         assert command("evaluate", *given, *wrong) == 2
         assert reason in capsys.readouterr().err

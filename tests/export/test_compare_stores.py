@@ -39,13 +39,13 @@ def test_the_quantised_store_names_and_outlines_what_the_raw_one_does(stores: li
     parser = argparse.ArgumentParser()
     register(parser.add_subparsers(), baselines=Baselines)
     tolerance = ["--min-iou", "0.999", "--min-agreement", "0.99"]
-    asked = ["--limit", "2", "--grid", "4", "--vocabulary", "golden", "--out", str(tmp_path), *tolerance]
+    asked = ["--limit", "1", "--grid", "5", "--vocabulary", "golden", "--out", str(tmp_path), *tolerance]
     options = parser.parse_args(["compare", *map(str, stores), *asked])
     status = options.run(options, Settings())
     report = json.loads((tmp_path / "comparison.json").read_text())
     print({key: report[key] for key in ("prompts", "mask_iou", "label_agreement", "drifted")})
     assert status == 0
-    assert report["prompts"] == 64
+    assert report["prompts"] == 50
     assert report["failed"] == 0
     assert report["mask_iou"]["mean"] >= 0.999
     assert report["label_agreement"] >= 0.99
