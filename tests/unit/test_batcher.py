@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
+from contextvars import ContextVar
 
 import pytest
 
@@ -177,3 +178,23 @@ async def test_a_thousand_calls_of_which_half_are_cancelled_leak_nothing() -> No
     await model.batcher.close()
     assert model.observer.depths["double"] == 0
     assert len(asyncio.all_tasks()) == 1
+
+
+async def test_a_call_belongs_to_the_request_at_its_head_also_when_another_ones_end_starts_it() -> None:
+    whose: ContextVar[str] = ContextVar("whose", default="nobody")
+    seen: list[str] = []
+
+    async def run(_: str, items: Sequence[int]) -> list[int]:
+        await asyncio.sleep(0)
+        seen.append(whose.get())
+        return list(items)
+
+    limits = BatchLimits(batch=4, queue=100, slots=1, seconds=60.0)
+    batcher: Batcher[str, int, int] = Batcher("plain", run, limits=limits, observer=RecordingObserver())
+
+    async def ask(name: str) -> None:
+        whose.set(name)
+        await batcher.submit(name, [1])
+
+    await asyncio.gather(*(ask(name) for name in ("first", "second", "third")))
+    assert seen == ["first", "second", "third"]
