@@ -11,6 +11,7 @@ from typing import Any
 
 _URL = re.compile(r"""([A-Za-z][\w+.-]*://)(?:[^\s/?#@'"]*@)?([^\s/?#'"<>)]+)([/?#][^\s'"<>)]*)?""")
 _KEY = re.compile(r"\b(bearer|basic|token|x-api-key:?)\s+[\w.~+/=-]{8,}", re.IGNORECASE)
+_OWN_KEY = re.compile(r"\bovsam_[\w-]{43}")  # as `ovsam keys new` makes them
 _QUIET = ("/healthz", "/readyz", "/metrics")  # asked every few seconds by machines
 _DIGEST_DIGITS = 12  # enough to find an image's lines, too few to ask for the image
 _IN_WORDS = ("method", "route", "status", "code")  # of a request's line, whose words say them
@@ -55,7 +56,7 @@ def log_request(record: RequestRecord) -> None:
 
 def redact(text: str) -> str:
     """The text without what follows a URL's host, user names in URLs, and keys."""
-    return _KEY.sub(r"\1 ...", _URL.sub(_without_path, text))
+    return _OWN_KEY.sub("ovsam_...", _KEY.sub(r"\1 ...", _URL.sub(_without_path, text)))
 
 
 def _without_path(url: "re.Match[str]") -> str:

@@ -34,8 +34,9 @@ class Frame:
 class Service:
     """The few calls of the REST interface that CVAT needs."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, key: str) -> None:
         self._url = url.rstrip("/")
+        self._key = {"x-api-key": key} if key else {}
         self._http = urllib3.PoolManager(timeout=_TIMEOUT)
 
     def upload(self, image: Image.Image) -> Frame:
@@ -65,7 +66,7 @@ class Service:
         return _checked(self._send(method, path, content, kind))
 
     def _send(self, method: str, path: str, content: bytes, kind: str) -> urllib3.BaseHTTPResponse:
-        return self._http.request(method, self._url + path, body=content, headers={"content-type": kind})
+        return self._http.request(method, self._url + path, body=content, headers={"content-type": kind, **self._key})
 
 
 class Interactor:
@@ -122,10 +123,11 @@ class Detector:
         return [shape for result, name in named if name in self._ids for shape in _shapes(result, self._ids[name])]
 
 
-def create(url: str = "http://127.0.0.1:8000", labels: str = "") -> Interactor | Detector:
-    """An interactor, or with `labels` (the task's own, separated by commas) a detector."""
+def create(url: str = "http://127.0.0.1:8000", labels: str = "", key: str = "") -> Interactor | Detector:
+    """An interactor, or with `labels` (the task's own, separated by commas) a detector; `key` is an API key."""
     names = [label.strip() for label in labels.split(",") if label.strip()]
-    return Detector(Service(url), names) if names else Interactor(Service(url))
+    service = Service(url, key)
+    return Detector(service, names) if names else Interactor(service)
 
 
 def _checked(answer: urllib3.BaseHTTPResponse) -> dict[str, Any]:

@@ -13,7 +13,12 @@ from service.settings import Settings
 from service.settings_page import variable
 from tests.deploy.manifests import ROOT, Object, containers, label_of, of_kind, one, pods
 
-EXTERNAL_SECRETS = {"ovsam-secrets", "ovsam-object-storage", "ovsam-tls"}  # made by the operator, not in git
+EXTERNAL_SECRETS = {
+    "ovsam-secrets",
+    "ovsam-api-keys",
+    "ovsam-object-storage",
+    "ovsam-tls",
+}  # made by the operator, not in git
 LEFT_OUT: dict[str, str] = {}  # settings that the manifests leave at their default, with the reason
 _MONITORING = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}
 _OWN_SECONDS = 5  # the server's, beside the request it waits for
@@ -154,6 +159,8 @@ def _named(pod: Object) -> Iterator[tuple[str, str]]:
     for volume in pod.get("volumes", []):
         if "configMap" in volume:
             yield "ConfigMap", volume["configMap"]["name"]
+        if "secret" in volume:
+            yield "Secret", volume["secret"]["secretName"]
         if "persistentVolumeClaim" in volume:
             yield "PersistentVolumeClaim", volume["persistentVolumeClaim"]["claimName"]
     for container in containers(pod):
@@ -174,10 +181,16 @@ def setting_faults(objects: list[Object]) -> list[str]:
     given = environment.keys() | secret
     faults = [f"{name} is no setting" for name in given - fields]
     faults += [f"{name} is a setting that nobody decided on" for name in fields - given - LEFT_OUT.keys()]
-    prefix = len("OVSAM_")
-    try:
+    mounts = [f"{mount['mountPath']}/" for mount in gateway["containers"][0]["volumeMounts"]]
+    files = {name for name in environment.keys() & fields if Settings.model_fields[_field(name)].default is None}
+    faults += [
+        f"{name} lies in no volume"
+        for name in files
+        if environment[name] and not environment[name].startswith(tuple(mounts))
+    ]
+    try:  # without files, which have to be there and are not here
         settings = Settings.model_validate(
-            {name[prefix:].lower(): environment[name] for name in environment.keys() & fields}
+            {_field(name): environment[name] for name in (environment.keys() & fields) - files}
         )
     except ValidationError as error:
         return [*faults, f"a value is refused: {error.errors()[0]['loc']}"]
@@ -196,6 +209,10 @@ def setting_faults(objects: list[Object]) -> list[str]:
     if ports != {"http": settings.port, "grpc": settings.grpc_port, "metrics": settings.metrics_port}:
         faults.append("the gateway listens on other ports than its container names")
     return faults
+
+
+def _field(variable_name: str) -> str:
+    return variable_name.removeprefix("OVSAM_").lower()
 
 
 def settings_of(objects: list[Object]) -> dict[str, str]:

@@ -125,7 +125,12 @@ async def test_the_native_detector_gives_polygons_when_asked_to(running: Running
 
 def nuclio_call(url: str, body: Any) -> SimpleNamespace:
     module = load(CVAT / "nuclio" / "main.py")
-    nuclio = SimpleNamespace(user_data=SimpleNamespace(url=url), Response=SimpleNamespace)
+    nuclio = SimpleNamespace(user_data=SimpleNamespace(), Response=SimpleNamespace)
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("OVSAM_URL", url)
+        environment.setenv("OVSAM_KEY", "secret")
+        module.init_context(nuclio)
+    assert nuclio.user_data.headers["x-api-key"] == "secret"
     reply: SimpleNamespace = module.handler(nuclio, SimpleNamespace(body=body))
     return reply
 

@@ -38,6 +38,12 @@ def _container(objects: list[Object]) -> Object:
     return container
 
 
+def _secret_volume(objects: list[Object]) -> Object:
+    volumes = _gateway(objects)["template"]["spec"]["volumes"]
+    secret: Object = next(volume["secret"] for volume in volumes if "secret" in volume)
+    return secret
+
+
 def _schema(objects: list[Object]) -> list[str]:
     return checks.schema_faults(objects, VERSIONS[-1])
 
@@ -92,6 +98,16 @@ FAULTS: list[tuple[Callable[[list[Object]], list[str]], Damage, str]] = [
         checks.name_faults,
         lambda objects: objects.remove(one(objects, "ConfigMap", "ovsam-settings")),
         "names ConfigMap ovsam-settings",
+    ),
+    (
+        checks.name_faults,
+        lambda objects: _secret_volume(objects).update(secretName="lost"),
+        "names Secret lost",
+    ),
+    (
+        checks.setting_faults,
+        lambda objects: checks.settings_of(objects).update(OVSAM_API_KEYS_FILE="/etc/keys"),
+        "OVSAM_API_KEYS_FILE lies in no volume",
     ),
     (checks.name_faults, lambda objects: _gateway(objects).update(replicas=3), "is scaled and sets replicas"),
     (
@@ -153,6 +169,13 @@ def test_a_seeded_fault_is_caught(check: Callable[[list[Object]], list[str]], da
 
 def test_production_overlays_carry_no_secret() -> None:
     assert of_kind([*build("cpu"), *build("gpu")], "Secret") == []
+
+
+@pytest.mark.parametrize("overlay", ["cpu", "gpu"])
+def test_production_asks_for_keys(overlay: str) -> None:
+    settings = checks.settings_of(build(overlay))
+    assert settings["OVSAM_API_KEYS_FILE"]
+    assert float(settings["OVSAM_RATE_PER_SECOND"]) > 0
 
 
 def test_gpu_overlay_takes_a_gpu_and_keeps_its_engines() -> None:

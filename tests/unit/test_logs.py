@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from service.adapters.keys import new_key
 from service.logs import JsonFormatter, RequestRecord, TextFormatter, current_request, log_request, redact
 
 SECRET = "hunter2hunter2"
@@ -134,6 +135,14 @@ def test_where_a_call_went_stays_readable() -> None:
     assert redact("page http://127.0.0.1:8000/ is up") == "page http://127.0.0.1:8000/ is up"
     assert redact("see http://host:80/a/b?c=d, then go on") == "see http://host:80/... then go on"
     assert redact("the token is missing") == "the token is missing"
+
+
+def test_a_key_of_ours_is_known_wherever_it_stands() -> None:
+    key = new_key()
+    assert (
+        redact(f"the path /v1/{key} is not there, nor is {key}.")
+        == "the path /v1/ovsam_... is not there, nor is ovsam_...."
+    )
 
 
 def test_a_caller_cannot_forge_a_line(text: Lines) -> None:

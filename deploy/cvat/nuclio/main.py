@@ -9,13 +9,16 @@ from typing import Any
 
 def init_context(context: Any) -> None:
     context.user_data.url = os.environ["OVSAM_URL"]
+    context.user_data.headers = {"content-type": "application/json"}
+    if key := os.environ.get("OVSAM_KEY"):
+        context.user_data.headers["x-api-key"] = key
 
 
 def handler(context: Any, event: Any) -> Any:
     """The service's answer, its status included: a problem document tells CVAT's log what was wrong."""
     content = event.body if isinstance(event.body, bytes) else json.dumps(event.body).encode()  # Nuclio reads JSON
     request = urllib.request.Request(
-        context.user_data.url, data=content, headers={"content-type": "application/json"}, method="POST"
+        context.user_data.url, data=content, headers=context.user_data.headers, method="POST"
     )
     try:
         with urllib.request.urlopen(request, timeout=60) as answer:
