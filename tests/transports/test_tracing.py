@@ -1,5 +1,6 @@
 """Spans of requests and stages, sent to a real OTLP receiver; and nothing at all where they are not wanted."""
 
+import asyncio
 import subprocess
 import sys
 from pathlib import Path
@@ -58,6 +59,26 @@ async def test_grpc_calls_take_part_too(tmp_path: Path) -> None:
             chunks = iter([pb.ImageChunk(content=picture())])
             await both.stub.PutImage(chunks, metadata=tuple(TRACEPARENT.items()))
     assert receiver.named("/ovsam.v1.Segmentation/PutImage").trace_id.hex() == TRACE
+
+
+async def test_a_session_has_a_span_for_each_request_also_for_one_that_was_overtaken(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    prompt = pb.Prompt(points=[pb.Point(x=12, y=12)])
+    with otlp_receiver() as receiver:
+        async with both_transports(tmp_path, traces_url=receiver.grpc_url) as both:
+            image = pb.Image(content=picture())
+            both.backend.seconds = 0.2
+            requests = [pb.SegmentRequest(image=image, prompts=[prompt], sequence=number) for number in (1, 2)]
+            session = both.stub.SegmentStream()
+            for request in requests:
+                await session.write(request)
+                await asyncio.sleep(0.1)
+            await session.done_writing()
+            assert [reply.sequence async for reply in session] == [2, 2]
+    spans = [span for span in receiver.spans if span.name == "/ovsam.v1.Segmentation/SegmentStream"]
+    assert [attributes(span)["ovsam.code"] for span in spans] == ["departed", "ok"]
+    assert not [line for line in caplog.records if line.levelname == "ERROR"]
 
 
 async def test_a_receiver_that_is_not_there_costs_no_request(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
