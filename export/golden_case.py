@@ -81,18 +81,6 @@ class GoldenCase:
         return Classifier(embeddings, weights)
 
 
-def restore(bundle: dict[str, Array], name: str, pick: tuple[Any, ...]) -> tuple[Float32Array, Float32Array]:
-    """The picked values of a stored tensor [B,C,H,W] and the step of its storage at each of them."""
-    stored = bundle[name]
-    if stored.dtype != np.uint8:
-        values = stored[pick].astype(np.float32)
-        return values, np.spacing(np.abs(stored[pick]).astype(np.float16)).astype(np.float32)
-    channels = (*pick[:2], None, None)
-    scale, offset = bundle[f"{name}_scale"][channels], bundle[f"{name}_offset"][channels]
-    values = stored[pick].astype(np.float32) * scale + offset
-    return values, np.broadcast_to(scale, values.shape).astype(np.float32)
-
-
 def full_mask(low_res: Float32Array, facts: dict[str, Any], *, size: int) -> BoolArray:
     """Logits [L,L] -> the mask at the original size, through the padded frame as the published inference does."""
     height, width = facts["resized_hw"]
@@ -106,6 +94,12 @@ def iou(a: BoolArray, b: BoolArray) -> float:
     """Intersection over union; 1 for two empty masks."""
     union = int((a | b).sum())
     return int((a & b).sum()) / union if union else 1.0
+
+
+def shrink(mask: BoolArray) -> BoolArray:
+    """The mask without one pixel all around."""
+    smaller: BoolArray = cv2.erode(mask.astype(np.uint8), np.ones((3, 3), np.uint8), borderValue=0) > 0
+    return smaller
 
 
 def decode_rle(rle: dict[str, Any]) -> BoolArray:

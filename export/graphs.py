@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from export.network.ovsam import OpenVocabularySam
-from export.network.region_head import boxes_by_level, mask_boxes, mask_visibility, roi_align
+from export.network.region_head import boxes_by_level, mask_boxes, mask_visibility, read_boxes
 from export.variants import LEVEL_STRIDES, RegionStore, Variant
 
 MASK_GROUP = ("image_embedding",)
@@ -125,7 +125,7 @@ class RegionEncoderGraph(nn.Module):
         flat = boxes.float().flatten(0, 1)
         framed = boxes_by_level(flat, shifts=self._shifts(p2_origin, p3_origin, index))
         head = self.region_head([maps[name] for name in PYRAMID], framed, index)
-        cells = roi_align(maps["c5"], flat, index, self.clip_cells, float(LEVEL_STRIDES[-1]))
+        cells = read_boxes(maps["c5"], flat, index, self.clip_cells, float(LEVEL_STRIDES[-1]))
         clip = self.attention_pool(cells.to(self.attention_pool.positional_embedding.dtype))
         drawn = (flat[:, 2:] > flat[:, :2]).all(1, keepdim=True)
         head, clip = (functional.normalize(feature.float(), dim=-1) * drawn for feature in (head, clip))

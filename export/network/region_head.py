@@ -44,6 +44,9 @@ def roi_align(features: Tensor, boxes: Tensor, image_index: Tensor, cells: int, 
     regions = []
     for box, index in zip(boxes.tolist(), image_index.tolist(), strict=True):
         x0, y0, x1, y1 = (value / stride - 0.5 for value in box)
+        if x1 <= x0 or y1 <= y0:  # no samples: zeros, without reading the map
+            regions.append(features.new_zeros(features.shape[1], cells, cells))
+            continue
         rows = _axis_weights(y0, y1, size=features.shape[2], cells=cells)
         columns = _axis_weights(x0, x1, size=features.shape[3], cells=cells)
         regions.append(rows @ (features[index] @ columns.T))
@@ -62,15 +65,22 @@ def _shape_of_roi_align(
 
 
 def _axis_weights(start: float, end: float, *, size: int, cells: int) -> Tensor:
-    """Weight of every map cell in every region cell along one axis, [cells,size]."""
+    """Weight of every map cell in every region cell along one axis, [cells,size]; `end` is beyond `start`."""
     bin_size = (end - start) / cells
-    count = max(math.ceil(bin_size), 0)
-    steps = (torch.arange(count, dtype=torch.float32) + 0.5) / max(count, 1)
+    count = math.ceil(bin_size)
+    steps = (torch.arange(count, dtype=torch.float32) + 0.5) / count
     samples = start + (torch.arange(cells, dtype=torch.float32)[:, None] + steps) * bin_size
     inside = (samples >= -1) & (samples <= size)
     clamped = samples.clamp(0, size - 1)[..., None]
     hats = (1 - (clamped - torch.arange(size, dtype=torch.float32)).abs()).clamp(min=0)
-    return (hats * inside[..., None]).sum(1) / max(count, 1)
+    return (hats * inside[..., None]).sum(1) / count
+
+
+def read_boxes(features: Tensor, boxes: Tensor, image_index: Tensor, cells: int, stride: float) -> Tensor:
+    """`roi_align` that gives zeros for an empty box in every runtime: some divide by its 0 samples and give NaN."""
+    drawn = (boxes[:, 2:] > boxes[:, :2]).all(1)[:, None, None, None]
+    regions = roi_align(features, boxes, image_index, cells, stride)
+    return torch.where(drawn, regions, torch.zeros_like(regions))
 
 
 def pyramid_level(boxes: Tensor) -> Tensor:
@@ -97,7 +107,7 @@ class RegionHead(nn.Module):
     def read(self, levels: list[Tensor], boxes: list[Tensor], image_index: Tensor) -> Tensor:
         """The cells of each region from its level, [N,dim,cells,cells]; an empty box gives zeros and costs nothing."""
         read = [
-            roi_align(level, level_boxes, image_index, self.cells, float(stride))
+            read_boxes(level, level_boxes, image_index, self.cells, float(stride))
             for level, level_boxes, stride in zip(levels, boxes, LEVEL_STRIDES, strict=True)
         ]
         return torch.stack(read).sum(0)

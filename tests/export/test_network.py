@@ -2,8 +2,11 @@
 
 import math
 
+import numpy as np
+import onnxruntime
 import pytest
 import torch
+from onnx import helper
 from torch.nn import functional
 
 from export.graphs import PromptDecoderGraph, TextEncoderGraph, dequantise, quantise
@@ -13,6 +16,7 @@ from export.network.mask_decoder import Attention, MaskDecoder, Upscaling, unfol
 from export.network.ovsam import OpenVocabularySam
 from export.network.region_head import mask_boxes, mask_visibility, pyramid_level, roi_align
 from tests.export.tiny_network import TINY, tiny_network
+from tests.onnx_models import FLOAT, INT64, tensor
 
 
 @pytest.fixture(scope="module")
@@ -153,13 +157,47 @@ def test_roi_align_averages_the_cells_of_the_box() -> None:
     torch.testing.assert_close(region[0, 0], torch.tensor([[22.5, 24.5], [38.5, 40.5]]))
 
 
-def test_roi_align_reads_nothing_outside_the_map_and_nothing_for_an_empty_box() -> None:
-    features = torch.ones(1, 1, 8, 8)
-    boxes = torch.tensor([[16.0, 16.0, 48.0, 48.0], [0.0, 0.0, 0.0, 0.0]])
-    regions = roi_align(features, boxes, torch.tensor([0, 0]), 4, 4.0)
+def test_roi_align_reads_nothing_outside_the_map() -> None:
+    regions = roi_align(torch.ones(1, 1, 8, 8), torch.tensor([[16.0, 16.0, 48.0, 48.0]]), torch.tensor([0]), 4, 4.0)
     assert regions[0, 0, 0, 0] == 1
     assert regions[0, 0, 3, 3] == 0
-    assert not regions[1].any()
+
+
+_BOXES = {
+    "inside": [1.0, 2.0, 30.0, 31.0],
+    "smaller than a cell": [4.0, 4.0, 4.001, 4.001],
+    "partly outside": [16.0, 16.0, 60.0, 60.0],
+    "outside": [-40.0, -40.0, -10.0, -10.0],
+    "zero": [0.0, 0.0, 0.0, 0.0],
+    "a point": [5.0, 5.0, 5.0, 5.0],
+    "no height": [4.0, 4.0, 20.0, 4.0],
+    "no width": [4.0, 4.0, 4.0, 20.0],
+    "inside out": [20.0, 20.0, 4.0, 4.0],
+}
+
+
+@pytest.mark.parametrize("box", _BOXES.values(), ids=list(_BOXES))
+def test_roi_align_gives_what_the_onnx_operator_gives(box: list[float]) -> None:
+    """An empty box has no samples, so both give zeros."""
+    features, boxes = torch.randn(1, 2, 8, 8), torch.tensor([box])
+    region = roi_align(features, boxes, torch.tensor([0]), 4, 4.0)
+    inputs = [tensor("x", FLOAT, 1, 2, 8, 8), tensor("boxes", FLOAT, "N", 4), tensor("index", INT64, "N")]
+    node = helper.make_node(
+        "RoiAlign",
+        ["x", "boxes", "index"],
+        ["y"],
+        coordinate_transformation_mode="half_pixel",
+        output_height=4,
+        output_width=4,
+        sampling_ratio=0,
+        spatial_scale=0.25,
+    )
+    graph = helper.make_graph([node], "roi", inputs, [tensor("y", FLOAT, "N", 2, 4, 4)])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    session = onnxruntime.InferenceSession(model.SerializeToString())
+    (expected,) = session.run(None, {"x": features.numpy(), "boxes": boxes.numpy(), "index": np.zeros(1, np.int64)})
+    np.testing.assert_allclose(region, expected, atol=1e-6)
+    assert region.any() == (box[2] > box[0] and box[3] > box[1] and box[2] > 0)
 
 
 def test_a_stored_map_is_off_by_half_a_code_at_most() -> None:
