@@ -7,6 +7,7 @@ const ADVICE = {
   "image-unknown": "Open the picture again.",
   "not-an-image": "JPEG, PNG, WebP, TIFF, BMP and GIF can be read.",
   "too-large": "Try a smaller version of the picture.",
+  unauthorized: "Reload the page to enter a key.",
   "rate-limited": "Please wait a moment.",
   overloaded: "Many people are asking just now. Please try again in a moment.",
   "backend-unavailable": "The model is restarting. Please try again in a moment.",
@@ -26,8 +27,11 @@ export class Problem extends Error {
 
 export class Api {
   #base;
+  #keys;
 
-  constructor(base = new URL(".", document.baseURI)) {
+  /** @param {import("./key.js").KeyRing} keys */
+  constructor(keys, base = new URL(".", document.baseURI)) {
+    this.#keys = keys;
     this.#base = base;
   }
 
@@ -89,7 +93,17 @@ export class Api {
     }
   }
 
+  /** Any answer but "which key?", which is asked of the person at the page. */
   async #fetch(path, options) {
+    for (;;) {
+      const { key } = this.#keys;
+      const headers = key === null ? options.headers : { ...options.headers, "x-api-key": key };
+      const response = await this.#send(path, { ...options, headers });
+      if (response.status !== 401 || !(await this.#keys.replace(key))) return response;
+    }
+  }
+
+  async #send(path, options) {
     try {
       return await fetch(new URL(path, this.#base), options);
     } catch (error) {

@@ -5,6 +5,7 @@ import { Api } from "./api.js";
 import { byId } from "./dom.js";
 import { Editor } from "./editor.js";
 import { download, toCoco, toMaskPng, toNumberedPng, toPolygons } from "./exporters.js";
+import { KeyRing } from "./key.js";
 import { listenToKeys } from "./keyboard.js";
 import { Notices } from "./notices.js";
 import { acceptPictures, listSamples } from "./opener.js";
@@ -20,7 +21,8 @@ import { VocabularyChooser } from "./vocabulary.js";
 import { Workspace } from "./workspace.js";
 
 const stage = byId("stage");
-const api = new Api();
+const keys = new KeyRing({ dialog: byId("key-dialog"), field: byId("key"), note: byId("key-note") });
+const api = new Api(keys);
 const workspace = new Workspace();
 const annotator = new Annotator({ api, workspace });
 const notices = new Notices({ list: byId("notices"), spoken: byId("spoken") });
