@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from service.core.batcher import Batcher, BatchLimits
@@ -50,6 +51,7 @@ class Embedder:
         self.limits = limits
         self._flights: SingleFlight[_Encoded] = SingleFlight()
         self._prewarming: set[asyncio.Task[None]] = set()
+        self._decoders = ThreadPoolExecutor(limits.slots, thread_name_prefix="decode")
         self._queue: Batcher[str, bytes, dict[str, Tensors]] = Batcher(
             "image_encoder",
             self._encode,
@@ -130,6 +132,7 @@ class Embedder:
             task.cancel()
         await asyncio.gather(*self._prewarming, return_exceptions=True)
         await self._queue.close()
+        self._decoders.shutdown(wait=False, cancel_futures=True)
 
     async def _fill(self, key: ImageKey, content: bytes, *, background: bool) -> _Encoded:
         """Look once more, since the cache may have been filled while we came here, then encode and keep."""
@@ -155,7 +158,9 @@ class Embedder:
     async def _encode(self, _: str, contents: Sequence[bytes]) -> list[dict[str, Tensors]]:
         limits = self.limits
         return [
-            await encode_image(self._backend, content, max_pixels=limits.pixels, timeout=limits.seconds)
+            await encode_image(
+                self._backend, content, decoders=self._decoders, max_pixels=limits.pixels, timeout=limits.seconds
+            )
             for content in contents
         ]
 

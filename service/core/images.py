@@ -63,12 +63,13 @@ def resize_to_model(image: UInt8Array, *, input_size: int) -> tuple[UInt8Array, 
 def _as_displayed(image: Image.Image) -> UInt8Array:
     if image.mode.startswith(("I;16", "I", "F")):
         return _deep_gray(image)
-    image = ImageOps.exif_transpose(image)
+    image.load()
+    ImageOps.exif_transpose(image, in_place=True)  # a copy of 50 megapixels is 200 MB
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, "white")
         image = Image.alpha_composite(white, image)
-    return np.asarray(image.convert("RGB"))
+    return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
 
 
 def _deep_gray(image: Image.Image) -> UInt8Array:

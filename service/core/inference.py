@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Executor
 
 import numpy as np
 
@@ -14,15 +15,19 @@ from service.core.types import Array, Box, Float32Array, Letterbox, MaskPredicti
 
 
 async def encode_image(
-    backend: ModelBackend, content: bytes, *, max_pixels: int, timeout: float | None
+    backend: ModelBackend, content: bytes, *, max_pixels: int, timeout: float | None, decoders: Executor | None = None
 ) -> dict[str, Tensors]:
-    """Image bytes -> the parts of its embedding bundle. Raises InvalidImage or ImageTooLarge."""
+    """Image bytes -> the parts of its embedding bundle. Raises InvalidImage or ImageTooLarge.
+
+    `decoders` bounds how many images are decoded at a time, also while callers come and go: a thread cannot be stopped,
+    and 50 megapixels take some 500 MB. Without them asyncio's own threads decode.
+    """
     spec = backend.spec
 
     def prepare() -> tuple[UInt8Array, Letterbox]:
         return resize_to_model(decode_image(content, max_pixels=max_pixels), input_size=spec.input_size)
 
-    frame, letterbox = await asyncio.to_thread(prepare)
+    frame, letterbox = await asyncio.get_running_loop().run_in_executor(decoders, prepare)
     inputs: dict[str, Array] = {"image": frame[None], "valid_size": np.array([letterbox.resized], dtype=np.int32)}
     bundle = await backend.run("image_encoder", inputs, timeout=timeout)
     return await asyncio.to_thread(split_bundle, bundle, letterbox, spec=spec)
