@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from service.baselines.cut_graph import CutGraph
-from service.baselines.regions import cropped, low_res_mask, pooled_tensors, prompt_tensors, region_tensors
+from service.baselines.regions import cropped, frozen_tensors, low_res_mask, pooled_tensors, region_tensors
 from service.core.bundles import MASK_PART, letterbox_of
 from service.core.images import resize_to_model
 from service.core.spec import ModelSpec
@@ -48,10 +48,11 @@ def feature_crop(spec: ModelSpec, _: Open, open_regions: Open) -> Recogniser:
     """The frozen image encoder's map, its mean under the mask, and nothing that was trained for regions."""
     pools = spec.region_takes_masks
     graph = open_regions([FEATURE_OUTPUT] if pools else spec.recognition.embeddings[-1:])
-    tensors = region_tensors if pools else pooled_tensors
 
     def embed(view: View, mask: BoolArray) -> dict[str, Array]:
-        return graph.run(tensors(view.parts, _cells(view, mask, spec), spec=spec))
+        cells = _cells(view, mask, spec)
+        inputs = region_tensors(view.parts, cells, spec=spec)
+        return graph.run(inputs if pools else inputs | pooled_tensors(view.parts, cells, spec=spec))
 
     return Recogniser((graph,), embed)
 
@@ -59,13 +60,15 @@ def feature_crop(spec: ModelSpec, _: Open, open_regions: Open) -> Recogniser:
 def image_crop(spec: ModelSpec, open_encoder: Open, open_regions: Open) -> Recogniser:
     """The picture cut out under the mask and encoded anew, then recognised as a whole."""
     graph = open_regions(spec.recognition.embeddings[-1:])
-    trunk = open_encoder([name for name in spec.region_tensors if name in graph.inputs])
+    read = spec.region_tensors if spec.region_takes_masks else frozen_tensors(spec)
+    trunk = open_encoder([name for name in read if name in graph.inputs])
 
     def embed(view: View, mask: BoolArray) -> dict[str, Array]:
         crop = cropped(view.pixels, mask)
         inputs, letterbox = frame_tensors(crop, spec=spec)
         whole = low_res_mask(np.ones(crop.shape[:2], np.bool_), letterbox, spec=spec)
-        return graph.run(trunk.run(inputs) | prompt_tensors(whole, spec=spec))
+        # of the picture's own tensors an exported graph reads shapes, at most
+        return graph.run(region_tensors(view.parts, whole, spec=spec) | trunk.run(inputs))
 
     return Recogniser((trunk, graph), embed)
 

@@ -31,13 +31,13 @@ def region_tensors(parts: Mapping[str, Tensors], cells: BoolArray, *, spec: Mode
     box = low_res_box(cells, input_size=spec.input_size)
     windows = windows_for([box], spec=spec)
     inputs = region_inputs({name: parts[name] for name in region_parts(windows)}, windows, spec=spec)
-    return inputs | prompt_tensors(cells, spec=spec)
+    return inputs | {"boxes": np.array([[box]], np.float32), "masks": cells[None, None].astype(np.uint8)}
 
 
-def prompt_tensors(cells: BoolArray, *, spec: ModelSpec) -> dict[str, Array]:
-    """One low-res mask [L, L] and its box, as the region encoder takes them."""
-    box = low_res_box(cells, input_size=spec.input_size)
-    return {"boxes": np.array([[box]], np.float32), "masks": cells[None, None].astype(np.uint8)}
+def frozen_tensors(spec: ModelSpec) -> list[str]:
+    """The map of the frozen image encoder, which leads the region group, with its scale and offset where it has any."""
+    first = spec.region_tensors[0]
+    return [name for name in (first, f"{first}_scale", f"{first}_offset") if name in spec.region_tensors]
 
 
 def pooled_tensors(parts: Mapping[str, Tensors], cells: BoolArray, *, spec: ModelSpec) -> dict[str, Array]:
