@@ -47,9 +47,9 @@ class LocalRates:
 
 
 class RedisRates:
-    """Buckets in Redis, each behind one of the same size here.
+    """Buckets in Redis, each behind one here that holds one request more, so that Redis decides on whoever waited.
 
-    So a flood is turned away without asking Redis, and while Redis fails each gateway counts for itself: a dead Redis
+    A flood is turned away without asking Redis, and while Redis fails each gateway counts for itself: a dead Redis
     neither opens the service nor shuts it.
     """
 
@@ -61,7 +61,7 @@ class RedisRates:
 
     async def take(self, name: str, rate: Rate) -> float:
         """Take one request from a bucket; 0, or the seconds to wait."""
-        wait = await self._local.take(name, rate)
+        wait = await self._local.take(name, Rate(rate.per_second, rate.burst + 1))
         if wait > 0 or self._breaker.open:
             return wait
         try:
