@@ -13,6 +13,7 @@ from service.core.everything import EverythingRules, segment_everything
 from service.core.images import digest_of
 from service.core.requests import Segment, SegmentReply
 from service.transports import requests, schemas
+from service.transports.openapi import any_body, json_body
 from service.transports.rendering import render_reply, render_segment
 from service.transports.services import Services
 from service.transports.status import status_of
@@ -53,31 +54,11 @@ _PROBLEMS: dict[int | str, dict[str, Any]] = {
 }
 
 
-def _json_body(kind: type[schemas.Strict]) -> dict[str, Any]:
-    """OpenAPI of a JSON body that is read by hand, so that its limits hold before it is parsed."""
-    schema = kind.model_json_schema(ref_template="#/components/schemas/{model}")
-    schema.pop("$defs", None)
-    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
-
-
-def _body(kind: type[schemas.Strict], *, raw: bool = False) -> dict[str, Any]:
-    """OpenAPI of a body that is JSON or multipart, or raw image bytes: FastAPI cannot tell it from a signature."""
-    described = _json_body(kind)
-    content: dict[str, Any] = described["requestBody"]["content"]
-    file = {"type": "string", "format": "binary"}
-    fields = {"image": file} if raw else {"image": file, "request": {"type": "string", "description": "the JSON"}}
-    content["multipart/form-data"] = {"schema": {"type": "object", "properties": fields, "required": list(fields)}}
-    if raw:
-        content["application/octet-stream"] = {"schema": file}
-        content["image/*"] = {"schema": file}
-    return described
-
-
 router = APIRouter(responses=_PROBLEMS)
 
 
 @router.post(
-    "/v1/images", status_code=201, response_model=schemas.UploadOut, openapi_extra=_body(schemas.ImageUrl, raw=True)
+    "/v1/images", status_code=201, response_model=schemas.UploadOut, openapi_extra=any_body(schemas.ImageUrl, raw=True)
 )
 async def put_image(
     request: Request, ready: Ready, tenant: Tenant, prefer: Annotated[str, Header()] = ""
@@ -110,9 +91,9 @@ async def delete_image(digest: DigestPath, ready: Ready, tenant: Tenant) -> Resp
 
 
 @router.post(
-    "/segment", response_model=schemas.SegmentOut, openapi_extra=_body(schemas.SegmentIn), include_in_schema=False
+    "/segment", response_model=schemas.SegmentOut, openapi_extra=any_body(schemas.SegmentIn), include_in_schema=False
 )
-@router.post("/v1/segment", response_model=schemas.SegmentOut, openapi_extra=_body(schemas.SegmentIn))
+@router.post("/v1/segment", response_model=schemas.SegmentOut, openapi_extra=any_body(schemas.SegmentIn))
 async def segment(request: Request, ready: Ready, tenant: Tenant) -> Response:
     """Masks and names for prompts on one image."""
     body, content = await requests.parse_body(request, schemas.SegmentIn)
@@ -126,7 +107,12 @@ async def segment(request: Request, ready: Ready, tenant: Tenant) -> Response:
     return Response(answer.model_dump_json(), media_type="application/json", headers=headers)
 
 
-@router.post("/v1/segment/everything", openapi_extra=_body(schemas.EverythingIn), response_class=StreamingResponse)
+@router.post(
+    "/v1/segment/everything",
+    response_model=schemas.SegmentOut,
+    responses={200: {"content": {"application/x-ndjson": {"schema": {"type": "string"}}}}},
+    openapi_extra=any_body(schemas.EverythingIn),
+)
 async def everything(request: Request, ready: Ready, tenant: Tenant, accept: Annotated[str, Header()] = "") -> Response:
     """Every object that a grid of clicks finds: NDJSON when `Accept` asks for it, else one JSON."""
     body, content = await requests.parse_body(request, schemas.EverythingIn)
@@ -204,7 +190,7 @@ async def vocabulary(name: NamePath, ready: Ready, tenant: Tenant) -> schemas.Vo
 
 
 @router.put(
-    "/v1/vocabularies/{name}", status_code=204, response_class=Response, openapi_extra=_json_body(schemas.VocabularyIn)
+    "/v1/vocabularies/{name}", status_code=204, response_class=Response, openapi_extra=json_body(schemas.VocabularyIn)
 )
 async def put_vocabulary(name: NamePath, request: Request, ready: Ready, tenant: Tenant) -> Response:
     """Keep or replace a vocabulary of one's own."""

@@ -14,7 +14,7 @@ from typing import Any
 import httpx
 
 _TOKEN = "0123456789abcdef0123456789abcdef01234567"
-_START_SECONDS = 900  # Label Studio makes its database by hundreds of migrations
+_START_SECONDS = 1800  # Label Studio makes its database by hundreds of migrations, and a machine may be busy
 
 
 def free_port() -> int:
@@ -26,8 +26,9 @@ def free_port() -> int:
 @contextmanager
 def process(command: list[str], environment: Mapping[str, str], *, url: str, log: Path) -> Iterator[None]:
     """Run a server until the body ends; it is up when `url` answers."""
+    around = {name: value for name, value in os.environ.items() if not name.startswith("OVSAM_")}
     with log.open("wb") as output:
-        running = subprocess.Popen(command, env={**os.environ, **environment}, stdout=output, stderr=output)
+        running = subprocess.Popen(command, env={**around, **environment}, stdout=output, stderr=output)
         try:
             _wait(running, url, log)
             yield
