@@ -6,7 +6,7 @@ HOST ?= 127.0.0.1
 PORT ?= 8000
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev setup-export run check format test test-system bench evaluate measure proto check-deploy settings-page nano triton stack lock
+.PHONY: help setup setup-dev setup-export run check format test test-system label-studio-test bench evaluate measure proto check-deploy settings-page nano triton stack lock
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -48,6 +48,11 @@ test-system: ## install the servers and tools that the tests run for real, where
 
 test: setup-export test-system ## all tests, against real servers and a real browser
 	$(BIN)/pytest
+
+label-studio-test: setup-export ## drive the service by a real Label Studio, installed under build/ (minutes)
+	test -x build/label-studio/bin/label-studio || { $(PYTHON) -m venv build/label-studio \
+	  && build/label-studio/bin/python -m pip install --quiet label-studio==1.23.2; }
+	OVSAM_LABEL_STUDIO=build/label-studio/bin/label-studio $(BIN)/pytest tests/end_to_end/test_label_studio_real.py
 
 bench: setup-dev ## measure latency and throughput (ratios within one run)
 	$(BIN)/python tests/benchmark/run.py
