@@ -6,7 +6,7 @@ HOST ?= 127.0.0.1
 PORT ?= 8000
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev setup-export run check format test test-system label-studio-test bench evaluate measure recognisers proto check-deploy settings-page nano triton stack lock
+.PHONY: help setup setup-dev setup-export run check format test test-system label-studio-test bench audit sbom evaluate measure recognisers proto check-deploy settings-page nano triton stack lock
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -60,6 +60,19 @@ bench: setup-dev ## measure latency and throughput (ratios within one run)
 evaluate: setup-export ## measure the bundled model on its held-out sets
 	$(BIN)/python -m export.nano prepare
 	$(BIN)/python -m export.nano.evaluate --repository model_repository
+
+build/audit-venv:
+	$(PYTHON) -m venv $@
+	$@/bin/python -m pip install --quiet 'pip-audit>=2.9,<3' 'cyclonedx-bom>=7,<8'
+
+audit: build/audit-venv ## look the locked versions up for known weaknesses (asks pypi.org; fails where it cannot)
+	build/audit-venv/bin/pip-audit --strict --requirement requirements.lock --no-deps --disable-pip
+
+sbom: build/audit-venv ## write build/sbom.json: what the service is made of (CycloneDX)
+	$(PYTHON) -m venv build/sbom-venv
+	build/sbom-venv/bin/python -m pip install --quiet --constraint requirements.lock .
+	build/audit-venv/bin/cyclonedx-py environment --pyproject pyproject.toml --output-reproducible --of JSON \
+	  -o build/sbom.json build/sbom-venv/bin/python
 
 URL ?= model_repository
 measure: setup ## measure a service or model repository (URL=...) on the bundled evaluation set
