@@ -6,7 +6,7 @@ HOST ?= 127.0.0.1
 PORT ?= 8000
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev setup-export run check format test test-system label-studio-test bench audit sbom evaluate measure recognisers proto check-deploy settings-page nano triton stack lock
+.PHONY: help setup setup-dev setup-export run check format test test-system label-studio-test bench audit sbom evaluate measure recognisers drill proto check-deploy settings-page nano triton stack lock
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -82,6 +82,9 @@ measure: setup ## measure a service or model repository (URL=...) on the bundled
 recognisers: setup-dev ## compare the model's names with image crops and feature crops (URL=...)
 	$(BIN)/ovsam evaluate --annotations tests/evaluation_set/annotations.json --images tests/evaluation_set/images \
 	  --apart coin --prompt paper-box --url $(URL) --recogniser all --out build/recognisers
+
+drill: setup-dev test-system ## kill Redis, Triton and a gateway under load and watch the alerts
+	$(BIN)/python deploy/drill/drill.py
 
 check-deploy: setup-export test-system ## validate images, compose, manifests, alerts, dashboard, settings page
 	$(BIN)/pytest tests/deploy
