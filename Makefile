@@ -6,7 +6,7 @@ HOST ?= 127.0.0.1
 PORT ?= 8000
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev setup-export run check format test test-system label-studio-test bench audit sbom evaluate measure recognisers drill proto check-deploy settings-page nano triton stack lock
+.PHONY: help setup setup-dev setup-export run check format test test-quick test-system label-studio-test bench audit sbom evaluate measure recognisers drill proto check-deploy settings-page nano triton stack lock
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -47,7 +47,10 @@ test-system: ## install the servers and tools that the tests run for real, where
 	  || { echo "please install $$package, which has $$tool"; exit 1; }; done
 
 test: setup-export test-system ## all tests, against real servers and a real browser
-	$(BIN)/pytest
+	$(BIN)/pytest --durations=20
+
+test-quick: setup-export test-system ## the core, its adapters and its transports alone
+	$(BIN)/pytest tests/unit tests/contract tests/transports
 
 label-studio-test: setup-export ## drive the service by a real Label Studio, installed under build/ (minutes)
 	test -x build/label-studio/bin/label-studio || { $(PYTHON) -m venv build/label-studio \
