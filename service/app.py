@@ -21,6 +21,7 @@ from service.adapters.onnx_backend import OnnxBackend
 from service.adapters.openvino_backend import OpenVinoBackend
 from service.adapters.rate_limits import LocalRates, RedisRates
 from service.adapters.redis_cache import RedisCache, RedisLimits
+from service.adapters.redis_client import open_redis
 from service.adapters.shared_slots import SlotLimits
 from service.adapters.tiered_cache import TieredCache
 from service.adapters.tokenizer import Tokenizer
@@ -56,7 +57,7 @@ _log = logging.getLogger(__name__)
 async def open_services(settings: Settings, observer: PrometheusObserver, stack: AsyncExitStack) -> Services:
     """Load the model, open the caches and warm up; everything is closed by `stack`."""
     backend = await open_backend(settings, observer, stack)
-    redis = Redis.from_url(settings.redis_url) if settings.redis_url else None
+    redis = open_redis(settings.redis_url) if settings.redis_url else None
     cache = open_cache(settings, redis, observer)
     stack.push_async_callback(cache.close)
     vocabularies = Vocabularies(

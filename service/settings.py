@@ -11,6 +11,7 @@ from pydantic import BeforeValidator, Field, FilePath, ValidationInfo, field_val
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 _HERE = Path(__file__).resolve().parent.parent
+_REDIS_SCHEMES = ("redis", "rediss", "unix", "redis+sentinel", "rediss+sentinel", "redis+cluster", "rediss+cluster")
 _REDIS_FILES = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
 OptionalFile = Annotated[FilePath | None, BeforeValidator(lambda value: None if value == "" else value)]
 """A file that must be there, or (empty) none."""
@@ -46,8 +47,8 @@ class Settings(BaseSettings):
     metrics_port: int = Field(0, ge=0, le=65535, description="port of /metrics alone; 0 serves it on the HTTP port")
     redis_url: str = Field(
         "",
-        description="Redis URL of the shared cache (rediss:// with ?ssl_ca_certs=FILE for TLS);"
-        " empty keeps embeddings in memory only",
+        description="Redis URL of the shared cache (rediss:// with ?ssl_ca_certs=FILE for TLS,"
+        " redis+sentinel://host,host/master, redis+cluster://host,host); empty keeps embeddings in memory only",
     )
     cache_dir: Path = Field(Path("~/.cache/ovsam"), description="folder for text embeddings and own vocabularies")
     engine: Literal["onnxruntime", "openvino"] = Field(
@@ -128,8 +129,10 @@ class Settings(BaseSettings):
         if not url:
             return url
         parts = urlsplit(url)
-        if parts.scheme not in {"redis", "rediss", "unix"}:
-            raise ValueError("must begin with redis://, rediss:// or unix://")
+        if parts.scheme not in _REDIS_SCHEMES:
+            raise ValueError(f"must begin with one of {', '.join(f'{scheme}://' for scheme in _REDIS_SCHEMES)}")
+        if parts.scheme.endswith("+sentinel") and not parts.path.strip("/"):
+            raise ValueError("names no master; write redis+sentinel://host:26379/mymaster")
         for name in _REDIS_FILES:
             for path in parse_qs(parts.query).get(name, []):
                 if not Path(path).is_file():
