@@ -5,6 +5,7 @@ import io
 import random
 import signal
 import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -195,23 +196,29 @@ def test_a_thousand_requests_of_which_half_are_cancelled_leak_nothing(folder: Pa
                 return statuses
 
         asyncio.run(traffic())  # a first round brings every buffer to its size
-        before = gateway.resident_bytes()
-        statuses = asyncio.run(traffic())
-        assert statuses == [200] * 500
+        for _ in range(3):  # a leak grows in each round, an allocator's arenas only until they are all there
+            before = gateway.resident_bytes()
+            assert Counter(asyncio.run(traffic())) == {200: 500}
+            grown = gateway.resident_bytes() - before
+            if grown < 40 * 2**20:
+                break
         time.sleep(1)
         text = gateway.metrics()
         for queue in ("prompt_decoder", "region_encoder", "image_encoder"):
             assert metric(text, "ovsam_queue_items", queue=queue) == 0
-        assert gateway.resident_bytes() - before < 50 * 2**20
+        assert grown < 40 * 2**20
 
 
 def test_mixed_load_fails_nobody_and_leaves_memory_flat(redis: RedisServer, folder: Path) -> None:
     """Ten minutes of it belong to `make bench`."""
     with running_gateway(folder, redis_url=redis.url, memory_cache_mib=str(SMALL_CACHE_MIB)) as gateway:
-        shown = asyncio.run(soak(gateway, warm_up=12, seconds=12))
-    assert shown.failed == 0
-    assert shown.answers > 50
-    assert shown.grown < 48 * 2**20
+        for _ in range(3):  # see above
+            shown = asyncio.run(soak(gateway, warm_up=12, seconds=12))
+            assert shown.failed == 0
+            assert shown.answers > 50
+            if shown.grown < 40 * 2**20:
+                break
+    assert shown.grown < 40 * 2**20
 
 
 def test_sigterm_drains_ready_turns_false_work_in_hand_finishes(folder: Path) -> None:
