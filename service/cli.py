@@ -38,6 +38,7 @@ from service.telemetry import PrometheusObserver
 from service.transports.http_protocol import BoundedProtocol
 from service.transports.services import Services
 
+_KEEP_ALIVE_SECONDS = 75  # longer than proxies and clients keep theirs: who closes first can hit a request on its way
 _log = logging.getLogger(__name__)
 _COLOURS = ((66, 133, 244), (234, 67, 53), (52, 168, 83), (251, 188, 5), (171, 71, 188), (0, 172, 193))
 
@@ -135,6 +136,7 @@ def _serve(_: argparse.Namespace, settings: Settings) -> int:
         log_config=None,  # its lines come out like ours
         log_level="warning",
         access_log=False,
+        timeout_keep_alive=_KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=int(settings.request_seconds) + 5,
     )
     server = _Server(config, app=app, settings=settings)

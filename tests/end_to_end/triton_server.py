@@ -15,7 +15,7 @@ LAUNCHER = ROOT / "deploy" / "triton" / "launch.py"
 SHARED_MEMORY = Path("/dev/shm")
 READY = "triton: ready"
 START_TIMEOUT = 180.0  # the first start installs the server
-QUICK_PROBES = ("--probe-interval", "0.3", "--probe-timeout", "2", "--exit-timeout", "5")
+QUICK_PROBES = ("--probe-interval", "0.3", "--probe-timeout", "4", "--exit-timeout", "5")
 
 
 def free_port() -> int:
