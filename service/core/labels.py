@@ -25,28 +25,25 @@ def rank_classes(
     """Scores [N, K] of N objects over K classes.
 
     `regions` holds one or two [N, D] unit embeddings of each object, `visibility` [N] the weight of the second one.
-    Scores are probabilities; with a background class they sum to less than one. Computed from log-softmax throughout:
-    a probability that underflows would turn 0 * -inf into NaN.
+    Scores are probabilities; with a background class (one more, of logit 0) they sum to less than one. Computed from
+    log-softmax throughout: a probability that underflows would turn 0 * -inf into NaN.
     """
     count = len(classifier.names)
     similarity = similarities(np.concatenate(regions), classifier.embeddings)
     if len(classifier.embeddings) > count:
         similarity = np.maximum.reduceat(similarity, classifier.starts, axis=1)
-    parts = [
-        _log_softmax(scale * part, background=recognition.background)
-        for scale, part in zip(recognition.scale, np.split(similarity, len(regions)), strict=True)
-    ]
-    fused = parts[0]
-    if len(parts) > 1:
+    logits = np.zeros((len(regions), len(visibility), count + recognition.background), np.float32)
+    scale = np.array(recognition.scale, np.float32)[:, None, None]
+    np.multiply(similarity.reshape(len(regions), -1, count), scale, out=logits[..., :count])
+    fused = _log_softmax(logits)[0]
+    if len(logits) > 1:
         weight = classifier.second_weight
         if recognition.background:
             weight = np.append(weight, np.float32(recognition.base))
-        share = visibility[:, None] * weight
-        fused = (1 - share) * parts[0] + share * parts[1]
+        fused += visibility[:, None] * weight * (logits[1] - fused)
     if classifier.excluded is not None:
         fused[:, :count][:, classifier.excluded] = _EXCLUDED
-    scores: Float32Array = np.exp(_log_softmax(fused, background=False)[:, :count])
-    return scores
+    return np.exp(_log_softmax(fused)[:, :count])
 
 
 def top_classes(scores: Float32Array, names: Sequence[str], *, top_k: int, min_score: float) -> tuple[ClassScore, ...]:
@@ -86,10 +83,8 @@ def similarities(regions: Float32Array, embeddings: Float32Array) -> Float32Arra
     return result
 
 
-def _log_softmax(logits: Float32Array, *, background: bool) -> Float32Array:
-    """Over the last axis; with `background`, over one more class of logit 0."""
-    if background:
-        logits = np.pad(logits, ((0, 0), (0, 1)))
-    shifted = logits - logits.max(axis=1, keepdims=True)
-    result: Float32Array = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
-    return result
+def _log_softmax(logits: Float32Array) -> Float32Array:
+    """Over the last axis, in place: with 22,000 classes copies cost a click more than the arithmetic."""
+    logits -= logits.max(axis=-1, keepdims=True)
+    logits -= np.log(np.exp(logits).sum(axis=-1, keepdims=True))
+    return logits
