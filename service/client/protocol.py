@@ -20,6 +20,7 @@ from service.client.retries import Retries
 
 _KNOWN = 10_000  # digests remembered as known to the service
 _NOTHING: Mapping[str, str] = MappingProxyType({})
+_IMAGE = "x-image-digest"  # for load balancers, which keep an image's calls together by it; the service reads the body
 
 
 class Call(NamedTuple):
@@ -62,7 +63,7 @@ class Protocol:
         """Ask whether the image is known, and send it only if not."""
         if image.digest in self._known:
             return Upload(image.digest, known=True)
-        answer = yield from self._exchange(Call("HEAD", f"/v1/images/{image.digest}"))
+        answer = yield from self._exchange(Call("HEAD", f"/v1/images/{image.digest}", {_IMAGE: image.digest}))
         known = answer.status_code != httpx.codes.NOT_FOUND
         if known:
             _good(answer)
@@ -97,7 +98,8 @@ class Protocol:
         """Ask about an image; when the service has forgotten it meanwhile, send it and ask again."""
         if image.content is not None:
             yield from self.upload(image)
-        headers = {"content-type": "application/json", "accept": "application/x-ndjson" if stream else "*/*"}
+        accepted = "application/x-ndjson" if stream else "*/*"
+        headers = {"content-type": "application/json", "accept": accepted, _IMAGE: image.digest}
         call = Call("POST", path, headers, json.dumps(body).encode(), stream)
         try:
             return _good((yield from self._exchange(call)))
@@ -110,7 +112,8 @@ class Protocol:
     def _send(self, image: ImageFile, *, asynchronous: bool = False) -> Flow[None]:
         if image.content is None:
             raise RequestFailed("the service does not know this digest", code="image-unknown", status=404)
-        headers = {"content-type": "application/octet-stream"} | ({"prefer": "respond-async"} if asynchronous else {})
+        headers = {"content-type": "application/octet-stream", _IMAGE: image.digest}
+        headers |= {"prefer": "respond-async"} if asynchronous else {}
         _good((yield from self._exchange(Call("POST", "/v1/images", headers, image.content))))
 
     def _remember(self, digest: str) -> None:

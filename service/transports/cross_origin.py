@@ -14,6 +14,14 @@ class Cors(TypedDict):
 # Credentials are left out: the service knows no cookies, and a key is sent by the page itself.
 CORS: Cors = {
     "allow_methods": ["GET", "HEAD", "POST", "PUT", "DELETE"],
-    "allow_headers": ["authorization", "content-type", "prefer", "traceparent", "x-api-key", "x-request-id"],
+    "allow_headers": [
+        "authorization",
+        "content-type",
+        "prefer",
+        "traceparent",
+        "x-api-key",
+        "x-image-digest",
+        "x-request-id",
+    ],
     "expose_headers": ["etag", "retry-after", "server-timing", "x-request-id"],
 }

@@ -63,7 +63,11 @@ router = APIRouter(responses=_PROBLEMS)
 async def put_image(
     request: Request, ready: Ready, tenant: Tenant, prefer: Annotated[str, Header()] = ""
 ) -> schemas.UploadOut | JSONResponse:
-    """Upload an image and embed it; with `Prefer: respond-async` the embedding is made in the background."""
+    """Upload an image and embed it; with `Prefer: respond-async` the embedding is made in the background.
+
+    Behind a load balancer that keeps an image's calls on one gateway, send the image's digest as `X-Image-Digest` with
+    this call and all that follow. The service itself does not read the header.
+    """
     content = await requests.parse_upload(request, fetch=ready.fetch)
     key = ready.embedder.key(tenant, await asyncio.to_thread(digest_of, content))
     if "respond-async" in prefer:

@@ -9,6 +9,9 @@ An image is named by the digest of its original bytes, "sha256:" and 64 hex digi
 A call that fails carries, in its trailing metadata, "ovsam-code" (the same codes as the REST interface, such as
 "image-unknown"), "ovsam-pointer" (a JSON pointer to the field at fault, where there is one), "x-request-id" and,
 where a retry makes sense, "grpc-retry-pushback-ms".
+
+Behind a load balancer that keeps an image's calls on one gateway, send the image's digest as the metadata
+"x-image-digest" with every call. The service itself does not read it.
 """
 
 from collections import abc as _abc

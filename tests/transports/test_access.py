@@ -262,7 +262,7 @@ async def test_each_request_of_a_grpc_session_counts_against_the_rate(both: Both
 
 async def test_pages_of_other_origins_get_nothing_unless_an_operator_names_them(tmp_path: Path, keys: Path) -> None:
     asked = {"origin": "https://app.example", "access-control-request-method": "POST"}
-    asked |= {"access-control-request-headers": "x-api-key"}
+    asked |= {"access-control-request-headers": "x-api-key, x-image-digest"}
     async with fake_service(tmp_path, api_keys_file=keys) as service:
         assert "access-control-allow-origin" not in (await service.http.options("/v1/segment", headers=asked)).headers
     async with fake_service(tmp_path, api_keys_file=keys, cors_origins="https://app.example") as service:

@@ -34,11 +34,13 @@ class Recorder(httpx.AsyncBaseTransport):
     def __init__(self, app: FastAPI) -> None:
         self._app = httpx.ASGITransport(app)
         self.sent: Counter[str] = Counter()
+        self.images: set[tuple[str, str | None]] = set()  # each call, and which image its header named
         self.bytes = 0
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         path = request.url.path.split("sha256")[0]
         self.sent[f"{request.method} {path}"] += 1
+        self.images.add((f"{request.method} {path}", request.headers.get("x-image-digest")))
         self.bytes += len(request.content)
         return await self._app.handle_async_request(request)
 
@@ -116,6 +118,15 @@ async def test_an_image_is_sent_once_and_the_second_click_is_small(client: Async
     assert (await client.segment(picture(), points=[GREEN])).cache == "memory"
     assert recorder.sent["POST /v1/images"] == recorder.sent["HEAD /v1/images/"] == 1
     assert recorder.bytes < 1000
+
+
+async def test_every_call_about_an_image_names_it_to_load_balancers(client: AsyncClient, recorder: Recorder) -> None:
+    digest = (await client.upload(picture())).digest
+    await client.segment(digest, points=[RED])
+    await client.segment_everything(picture(), grid=8)
+    await client.vocabularies()
+    about = {"HEAD /v1/images/", "POST /v1/images", "POST /v1/segment", "POST /v1/segment/everything"}
+    assert recorder.images == {(call, digest) for call in about} | {("GET /v1/vocabularies", None)}
 
 
 async def test_an_image_that_another_client_sent_is_not_sent_again(service: FakeService, client: AsyncClient) -> None:

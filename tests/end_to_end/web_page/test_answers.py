@@ -8,7 +8,7 @@ from playwright.sync_api import Route, expect
 from pycocotools import mask as coco
 
 from tests.end_to_end.gateway import Gateway
-from tests.end_to_end.web_page.coffee import COFFEE, COFFEE_SIZE, CUP, SPOON, click_cup, expected_errors
+from tests.end_to_end.web_page.coffee import COFFEE, COFFEE_SIZE, CUP, SPOON, click_cup, expected_errors, packed, ramp
 from tests.end_to_end.web_page.visitor import Arrive
 
 
@@ -53,6 +53,30 @@ def test_a_picture_that_the_service_knows_is_not_sent_again(arrive: Arrive) -> N
     visitor.open("again.jpg", COFFEE)
     asked = [(r.method, urlsplit(r.url).path.split(":")[0]) for r in visitor.requests if "/v1/images" in r.url]
     assert asked == [("HEAD", "/v1/images/sha256")]
+
+
+def test_every_call_about_a_picture_names_it_to_load_balancers(arrive: Arrive) -> None:
+    visitor = arrive()
+    visitor.open("new.png", packed(ramp(70, 50)))
+    visitor.page.mouse.click(*visitor.frame(70, 50).at(30, 20))
+    visitor.answered()
+    digest = visitor.segment_bodies()[-1]["image"]
+    asked = {(r.method, urlsplit(r.url).path, r.headers.get("x-image-digest")) for r in visitor.requests}
+    about = {("HEAD", f"/v1/images/{digest}"), ("POST", "/v1/images"), ("POST", "/v1/segment")}
+    assert {(method, path, digest) for method, path in about} <= asked
+
+
+def test_without_subtle_crypto_a_picture_is_named_once_the_service_has_named_it(arrive: Arrive) -> None:
+    visitor = arrive()
+    visitor.page.evaluate("delete Crypto.prototype.subtle")
+    visitor.open("new.png", packed(ramp(71, 50)))
+    visitor.page.mouse.click(*visitor.frame(71, 50).at(30, 20))
+    visitor.answered()
+    digest = visitor.segment_bodies()[-1]["image"]
+    calls = [r for r in visitor.requests if r.method == "POST"]
+    named = [(urlsplit(r.url).path, r.headers.get("x-image-digest")) for r in calls]
+    assert named[0] == ("/v1/images", None)
+    assert set(named[1:]) == {("/v1/segment", digest)}
 
 
 def test_a_picture_that_the_service_forgot_is_sent_again(arrive: Arrive, gateway: Gateway) -> None:

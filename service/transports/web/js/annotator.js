@@ -128,7 +128,7 @@ export class Annotator extends EventTarget {
     } catch (error) {
       const refined = body.prompts.some((prompt) => prompt.mask_ref);
       if (error.code === "image-unknown") {
-        this.image.ready = this.#upload(this.image.blob);
+        this.image.ready = this.#upload(this.image.blob, body.image);
         await this.image.ready;
       } else if (error.code !== "invalid-prompt" || !refined) {
         throw error;
@@ -154,12 +154,12 @@ export class Annotator extends EventTarget {
   async #register(blob) {
     const digest = await digestOf(blob);
     if (digest && (await this.#api.isKnown(digest))) return { digest, sent: false };
-    return this.#upload(blob);
+    return this.#upload(blob, digest);
   }
 
-  async #upload(blob) {
+  async #upload(blob, known) {
     const onWait = (problem) => this.#tell("wait", problem);
-    const { image, width, height } = await this.#api.upload(blob, { onWait });
+    const { image, width, height } = await this.#api.upload(blob, known, { onWait });
     return { digest: image, width, height, sent: true };
   }
 

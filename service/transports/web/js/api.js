@@ -37,14 +37,14 @@ export class Api {
 
   /** Whether the service keeps (or is making) the embedding of this image. */
   async isKnown(digest) {
-    const response = await this.#fetch(`v1/images/${digest}`, { method: "HEAD" });
+    const response = await this.#fetch(`v1/images/${digest}`, { method: "HEAD", headers: about(digest) });
     if (response.ok || response.status === 404) return response.ok;
     throw await problemOf(response);
   }
 
-  /** Send an image's bytes; resolves when it is embedded. */
-  async upload(blob, patience = {}) {
-    const headers = { "content-type": "application/octet-stream" };
+  /** Send an image's bytes; resolves when it is embedded. `digest` is null where the browser could not compute it. */
+  async upload(blob, digest, patience = {}) {
+    const headers = { "content-type": "application/octet-stream", ...about(digest) };
     return (await this.#ask("v1/images", { method: "POST", body: blob, headers }, patience)).json();
   }
 
@@ -52,14 +52,14 @@ export class Api {
   async segment(body, patience = {}) {
     const text = JSON.stringify(body);
     const started = performance.now();
-    const response = await this.#ask("v1/segment", jsonPost(text), patience);
+    const response = await this.#ask("v1/segment", jsonPost(text, body.image), patience);
     const reply = await response.json();
     return { reply, sentBytes: new Blob([text]).size, roundTrip: performance.now() - started };
   }
 
   /** Every object of an image, as the service finds them: yields the head of the reply, then one result a time. */
   async *everything(body, patience = {}) {
-    const request = jsonPost(JSON.stringify(body), "application/x-ndjson");
+    const request = jsonPost(JSON.stringify(body), body.image, "application/x-ndjson");
     const response = await this.#ask("v1/segment/everything", request, patience);
     for await (const line of linesOf(response.body)) {
       const item = JSON.parse(line);
@@ -114,8 +114,13 @@ export class Api {
   }
 }
 
-function jsonPost(text, accept = "application/json") {
-  return { method: "POST", body: text, headers: { "content-type": "application/json", accept } };
+function jsonPost(text, digest, accept = "application/json") {
+  return { method: "POST", body: text, headers: { "content-type": "application/json", accept, ...about(digest) } };
+}
+
+/** The header by which a load balancer keeps an image's calls on one gateway; the service itself reads the body. */
+function about(digest) {
+  return digest ? { "x-image-digest": digest } : {};
 }
 
 async function problemOf(response) {
