@@ -22,7 +22,8 @@ from service.transports.request_ids import request_id
 from service.transports.services import Services
 from service.transports.status import status_of
 
-SERVICE = pb.DESCRIPTOR.services_by_name["Segmentation"].full_name
+DESCRIPTOR = pb.DESCRIPTOR.services_by_name["Segmentation"]
+SERVICE = DESCRIPTOR.full_name
 Context = grpc.aio.ServicerContext[Any, Any]
 _log = logging.getLogger(__name__)
 

@@ -8,9 +8,8 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection, reflection_pb2, reflection_pb2_grpc
 
 from service.transports import ovsam_pb2_grpc
-from service.transports.auth import Gate
 from service.transports.grpc_access import KeyInterceptor
-from service.transports.grpc_api import SERVICE, Segmentation
+from service.transports.grpc_api import DESCRIPTOR, SERVICE, Segmentation
 from service.transports.grpc_health import Health
 from service.transports.services import Services
 
@@ -30,7 +29,10 @@ async def serve_grpc(
     segmentation = Segmentation(services)
     health = Health(services.check_ready, names=(SERVICE,))
     server = build_grpc_server(
-        segmentation, health, gate=services.gate, max_image_bytes=services.embedder.limits.body_bytes
+        segmentation,
+        health,
+        interceptor=KeyInterceptor(services.gate, services.observer, service=DESCRIPTOR),
+        max_image_bytes=services.embedder.limits.body_bytes,
     )
     port = server.add_insecure_port(address) if credentials is None else server.add_secure_port(address, credentials)
     await server.start()
@@ -43,11 +45,11 @@ async def serve_grpc(
 
 
 def build_grpc_server(
-    segmentation: Segmentation, health: Health, *, gate: Gate, max_image_bytes: int
+    segmentation: Segmentation, health: Health, *, interceptor: grpc.aio.ServerInterceptor, max_image_bytes: int
 ) -> grpc.aio.Server:
     """A server without a port yet."""
     server = grpc.aio.server(
-        interceptors=[KeyInterceptor(gate, service=SERVICE)],
+        interceptors=[interceptor],
         options=[
             ("grpc.max_receive_message_length", max_image_bytes + _BESIDE_IMAGE),
             ("grpc.max_send_message_length", -1),

@@ -203,63 +203,6 @@ async def test_without_keys_everybody_comes_in_whatever_they_send(tmp_path: Path
             assert (await service.http.get("/v1/models", headers=headers)).status_code == 200
 
 
-def grpc_call(both: BothTransports, call: str, *metadata: tuple[str, str]) -> "grpc.aio.Call":
-    chunks, requests = [pb.ImageChunk(content=picture())], [pb.SegmentRequest(image=pb.Image(content=picture()))]
-    started: dict[str, grpc.aio.Call] = {
-        "PutImage": both.stub.PutImage(iter(chunks), metadata=metadata),
-        "Segment": both.stub.Segment(requests[0], metadata=metadata),
-        "SegmentStream": both.stub.SegmentStream(iter(requests), metadata=metadata),
-        "Prewarm": both.stub.Prewarm(pb.PrewarmRequest(image=requests[0].image), metadata=metadata),
-        "ListVocabularies": both.stub.ListVocabularies(pb.ListVocabulariesRequest(), metadata=metadata),
-    }
-    for name, other in started.items():
-        if name != call:
-            other.cancel()
-    return started[call]
-
-
-@pytest.mark.parametrize("call", [method.name for method in pb.DESCRIPTOR.services_by_name["Segmentation"].methods])
-@pytest.mark.parametrize("metadata", [(), (("authorization", f"Bearer {ACME[:-1]}"),), (("x-api-key", "wrong"),)])
-async def test_every_grpc_call_asks_for_a_key(
-    both: BothTransports, call: str, metadata: tuple[tuple[str, str], ...]
-) -> None:
-    started = grpc_call(both, call, *metadata)
-    assert await started.code() is grpc.StatusCode.UNAUTHENTICATED
-    assert dict(await started.trailing_metadata())["ovsam-code"] == "unauthorized"
-    assert ACME[:-1] not in str(await started.details())
-    assert not both.backend.calls
-
-
-@pytest.mark.parametrize("header", [("authorization", f"Bearer {ACME}"), ("x-api-key", ACME)])
-async def test_a_key_in_the_metadata_comes_in_as_its_tenant(both: BothTransports, header: tuple[str, str]) -> None:
-    put = await both.stub.PutImage(iter([pb.ImageChunk(content=picture())]), metadata=(header,))
-    heads = [await both.rest.http.head(f"/v1/images/{put.digest}", headers=bearer(key)) for key in (ACME, ZOO)]
-    assert [answer.status_code for answer in heads] == [200, 404]
-    request = pb.SegmentRequest(image=pb.Image(digest=put.digest), masks_only=True)
-    request.prompts.add().points.add(x=12, y=12, label=pb.POINT_LABEL_FOREGROUND)
-    assert (await both.stub.Segment(request, metadata=(header,))).results[0].area > 0
-    with pytest.raises(grpc.aio.AioRpcError) as failure:
-        await both.stub.Segment(request, metadata=(("x-api-key", ZOO),))
-    assert failure.value.code() is grpc.StatusCode.NOT_FOUND
-
-
-async def test_each_request_of_a_grpc_session_counts_against_the_rate(both: BothTransports) -> None:
-    requests = []
-    for sequence in range(1, 6):
-        request = pb.SegmentRequest(image=pb.Image(content=picture()), masks_only=True, sequence=sequence)
-        request.prompts.add().points.add(x=12, y=12, label=pb.POINT_LABEL_FOREGROUND)
-        requests.append(request)
-    stream = both.stub.SegmentStream(metadata=(("x-api-key", SLOW),))
-    codes = []
-    for request in requests:
-        await stream.write(request)
-        reply = await stream.read()
-        assert isinstance(reply, pb.SegmentReply)
-        codes.append(reply.error.code if reply.HasField("error") else "ok")
-    await stream.done_writing()
-    assert codes == ["ok", "ok", "ok", "rate-limited", "rate-limited"]
-
-
 async def test_pages_of_other_origins_get_nothing_unless_an_operator_names_them(tmp_path: Path, keys: Path) -> None:
     asked = {"origin": "https://app.example", "access-control-request-method": "POST"}
     asked |= {"access-control-request-headers": "x-api-key, x-image-digest"}
