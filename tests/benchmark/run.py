@@ -4,18 +4,16 @@ import argparse
 import asyncio
 import sys
 import tempfile
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
-
-import httpx
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from tests.benchmark.bare import BareModel, click_seconds, naive_seconds
 from tests.benchmark.figures import Figure, Latency, as_json, machine, ratio, table
-from tests.benchmark.load import closed_loop, open_loop
+from tests.benchmark.load import Call, closed_loop, open_loop
 from tests.benchmark.soak import SMALL_CACHE_MIB, soak
 from tests.end_to_end.gateway import ROOT, SAMPLES, Gateway, running_gateway
 from tests.end_to_end.triton_server import running_triton
@@ -100,9 +98,7 @@ async def _embedded(
         latencies, rate = await _clicks(gateway, clients=clients, seconds=seconds)
         say(Figure(f"warm clicks, {clients} clients: {rate:.0f} a second", str(Latency.of(latencies))))
     say(ratio("  saturated throughput against the bare batched models", rate / bare_rate, least=0.8))
-    async with gateway.async_client() as http:
-        call = await _caller(http, prompts=1)
-        steady = await open_loop(call, rate=0.7 * rate, seconds=2 * seconds)
+    steady = await open_loop(gateway.async_client, _call(gateway, prompts=1), rate=0.7 * rate, seconds=2 * seconds)
     latency = Latency.of(steady.seconds)
     say(Figure("open loop at 70 % of saturation", f"{latency}, {steady.failed} failed"))
     say(ratio("  p99 against its p50", latency.p99 / latency.p50, most=4))
@@ -112,19 +108,23 @@ async def _embedded(
 
 
 async def _clicks(gateway: Gateway, *, clients: int, seconds: float, prompts: int = 1) -> tuple[list[float], float]:
-    async with gateway.async_client() as http:
-        call = await _caller(http, prompts=prompts)
-        await closed_loop(call, clients=clients, seconds=min(1.0, seconds))  # every buffer and cache at its size
-        outcome = await closed_loop(call, clients=clients, seconds=seconds)
+    outcome = await closed_loop(
+        gateway.async_client,
+        _call(gateway, prompts=prompts),
+        clients=clients,
+        seconds=seconds,
+        warm_up=min(1.0, seconds),  # every buffer and cache at its size
+    )
     if outcome.failed:
         raise RuntimeError(f"{outcome.failed} requests failed")
     return outcome.seconds, outcome.rate
 
 
-async def _caller(http: httpx.AsyncClient, *, prompts: int) -> Callable[[], Awaitable[httpx.Response]]:
-    digest = (await http.post("/v1/images", content=COFFEE)).json()["image"]
+def _call(gateway: Gateway, *, prompts: int) -> Call:
+    with gateway.client() as http:
+        digest = http.post("/v1/images", content=COFFEE).json()["image"]
     body = {"image": digest, "prompts": [CLICK] * prompts}
-    return lambda: http.post("/v1/segment", json=body)
+    return lambda http: http.post("/v1/segment", json=body)
 
 
 async def _storm(gateway: Gateway, say: Say) -> None:

@@ -27,18 +27,18 @@ class Soak:
 async def soak(gateway: Gateway, *, warm_up: float, seconds: float) -> Soak:
     """Load the gateway for `warm_up` seconds, read its memory, load it for `seconds`, and read it again."""
     turns = count(1)
-    async with gateway.async_client() as http:
-        digest = (await http.post("/v1/images", content=_PICTURE)).json()["image"]
+    with gateway.client() as http:
+        digest = http.post("/v1/images", content=_PICTURE).json()["image"]
 
-        async def mixed() -> httpx.Response:
-            turn = next(turns)
-            if turn % 20 == 0:  # bytes after the end of a JPEG make a new digest of the same picture
-                answer = await http.post("/v1/images", content=_PICTURE + turn.to_bytes(8, "big"))
-                return httpx.Response(200) if answer.status_code == 201 else answer
-            prompts = 8 if turn % 5 == 0 else 1
-            return await http.post("/v1/segment", json={"image": digest, "prompts": [_CLICK] * prompts})
+    async def mixed(http: httpx.AsyncClient) -> httpx.Response:
+        turn = next(turns)
+        if turn % 20 == 0:  # bytes after the end of a JPEG make a new digest of the same picture
+            answer = await http.post("/v1/images", content=_PICTURE + turn.to_bytes(8, "big"))
+            return httpx.Response(200) if answer.status_code == 201 else answer
+        prompts = 8 if turn % 5 == 0 else 1
+        return await http.post("/v1/segment", json={"image": digest, "prompts": [_CLICK] * prompts})
 
-        await closed_loop(mixed, clients=CLIENTS, seconds=warm_up)
-        before = gateway.resident_bytes()
-        outcome = await closed_loop(mixed, clients=CLIENTS, seconds=seconds)
+    await closed_loop(gateway.async_client, mixed, clients=CLIENTS, seconds=warm_up)
+    before = gateway.resident_bytes()
+    outcome = await closed_loop(gateway.async_client, mixed, clients=CLIENTS, seconds=seconds)
     return Soak(len(outcome.seconds), outcome.failed, gateway.resident_bytes() - before)
