@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 from fastapi import FastAPI
@@ -15,7 +16,7 @@ from starlette.middleware.cors import CORSMiddleware
 from service.adapters.fetcher import AllowList, Fetcher
 from service.adapters.keys import KeyFile, OpenDoor
 from service.adapters.leases import LocalLeases, RedisLeases
-from service.adapters.manifest import read_repository
+from service.adapters.manifest import Repository, read_repository
 from service.adapters.memory_cache import MemoryCache
 from service.adapters.onnx_backend import OnnxBackend
 from service.adapters.openvino_backend import OpenVinoBackend
@@ -23,6 +24,7 @@ from service.adapters.rate_limits import LocalRates, RedisRates
 from service.adapters.redis_cache import RedisCache, RedisLimits
 from service.adapters.redis_client import open_redis
 from service.adapters.shared_slots import SlotLimits
+from service.adapters.split_backend import ENCODER, OTHERS, SplitBackend
 from service.adapters.tiered_cache import TieredCache
 from service.adapters.tokenizer import Tokenizer
 from service.adapters.triton_backend import TritonBackend
@@ -129,9 +131,7 @@ async def open_backend(settings: Settings, observer: PrometheusObserver, stack: 
     repository = read_repository(settings.model_repository)
     backend: ModelBackend
     if settings.triton_url:
-        slots = SlotLimits() if settings.triton_shared_memory else None
-        wire = Wire(triton_credentials(settings), observer.interceptors())
-        backend = TritonBackend(repository, settings.triton_urls, wire=wire, slots=slots)
+        backend = open_triton(settings, repository, observer)
     elif settings.engine == "openvino":
         backend = OpenVinoBackend(
             repository, threads=settings.call_threads, workers=_WORKERS, precision=settings.openvino_precision
@@ -140,6 +140,19 @@ async def open_backend(settings: Settings, observer: PrometheusObserver, stack: 
         backend = OnnxBackend(repository, threads=settings.call_threads, workers=_WORKERS)
     stack.push_async_callback(backend.close)
     return backend
+
+
+def open_triton(settings: Settings, repository: Repository, observer: PrometheusObserver) -> ModelBackend:
+    """One group of servers, or one for the image encoder and one for all else."""
+    slots = SlotLimits() if settings.triton_shared_memory else None
+    wire = Wire(triton_credentials(settings), observer.interceptors())
+    group = partial(TritonBackend, repository, wire=wire, slots=slots)
+    if not settings.triton_encoder_url:
+        return group(settings.triton_urls)
+    return SplitBackend(
+        encoder=group(settings.triton_encoder_urls, models=[ENCODER]),
+        others=group(settings.triton_urls, models=OTHERS),
+    )
 
 
 def open_cache(settings: Settings, redis: Redis | None, observer: PrometheusObserver) -> EmbeddingCache:

@@ -32,6 +32,11 @@ class Settings(BaseSettings):
     triton_url: str = Field(
         "", description="gRPC host:port[,host:port] of Triton; empty runs the model in this process"
     )
+    triton_encoder_url: str = Field(
+        "",
+        description="gRPC host:port[,host:port] of the Triton that serves image_encoder alone;"
+        " empty asks OVSAM_TRITON_URL for all models",
+    )
     triton_ca: OptionalFile = Field(
         None, description="PEM certificates that Triton's is judged by; empty speaks plain text"
     )
@@ -115,12 +120,14 @@ class Settings(BaseSettings):
             _check_host(entry if entry.count(":") < 2 or entry.startswith("[") else f"[{entry}]")
         return text
 
-    @field_validator("triton_url")
+    @field_validator("triton_url", "triton_encoder_url")
     @classmethod
-    def _servers(cls, text: str) -> str:
+    def _servers(cls, text: str, info: ValidationInfo) -> str:
         for entry in _entries(text):
             if _check_host(entry) is None:
                 raise ValueError(f"{entry!r} has no port")
+        if info.field_name == "triton_encoder_url" and text and not info.data.get("triton_url", "wrong itself"):
+            raise ValueError("needs OVSAM_TRITON_URL, which serves the other models")
         return text
 
     @field_validator("redis_url")
@@ -188,6 +195,11 @@ class Settings(BaseSettings):
     def triton_urls(self) -> list[str]:
         """Each Triton's host:port."""
         return _entries(self.triton_url)
+
+    @property
+    def triton_encoder_urls(self) -> list[str]:
+        """Each host:port of a Triton for the image encoder alone."""
+        return _entries(self.triton_encoder_url)
 
     @property
     def allowed_origins(self) -> list[str]:

@@ -3,6 +3,7 @@
     python deploy/triton/launch.py --repository model_repository --http-port 8500 --grpc-port 8501 --metrics-port 8502
 
 The first launch installs the server into its own environment. What follows `--` goes to tritonserver unchanged.
+With `--models image_encoder` it serves that model alone: another server may serve the others of the same repository.
 """
 
 import argparse
@@ -19,11 +20,15 @@ from supervisor import ProbePolicy, StartFailed, Supervisor
 
 def main() -> int:
     """Serve until a signal; the exit code is 1 when nothing could be served."""
-    arguments = _parser().parse_args()
+    parser = _parser()
+    arguments = parser.parse_args()
+    if absent := [name for name in arguments.models if not (arguments.repository / name).is_dir()]:
+        parser.error(f"{arguments.repository} holds no model {', '.join(absent)}")
     logging.basicConfig(level=logging.INFO, format="triton: %(message)s", stream=sys.stdout)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # both signals end through the same `finally`
     options = ServerOptions(
         repository=arguments.repository,
+        models=arguments.models,
         http_port=arguments.http_port,
         grpc_port=arguments.grpc_port,
         metrics_port=arguments.metrics_port,
@@ -50,6 +55,7 @@ def _parser() -> argparse.ArgumentParser:
     policy = ProbePolicy()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repository", type=_folder, required=True, help="model repository in Triton's layout")
+    parser.add_argument("--models", type=_names, default=(), help="names with commas; all of the repository without it")
     parser.add_argument("--http-port", type=int, default=8500)
     parser.add_argument("--grpc-port", type=int, default=8501)
     parser.add_argument("--metrics-port", type=int, default=8502)
@@ -68,6 +74,10 @@ def _folder(text: str) -> Path:
     if not path.is_dir():
         raise argparse.ArgumentTypeError(f"no such folder: {text}")
     return path
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in text.split(",") if name.strip())
 
 
 if __name__ == "__main__":

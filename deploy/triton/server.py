@@ -20,9 +20,10 @@ KILL_MARGIN = 2.0  # seconds beyond the server's own exit timeout
 
 @dataclass(frozen=True, slots=True)
 class ServerOptions:
-    """Where the server listens, what it serves and how long its exit may take (seconds)."""
+    """Where the server listens, what it serves (no names: all models) and how long its exit may take (seconds)."""
 
     repository: Path
+    models: Sequence[str]
     http_port: int
     grpc_port: int
     metrics_port: int
@@ -79,7 +80,6 @@ class TritonServer:
             "backend-directory": environment.backends,
             "cache-directory": environment.caches,
             "model-control-mode": "explicit",
-            "load-model": "*",
             "exit-on-error": "false",  # the supervisor decides: a restart serves what it can
             "http-address": options.address,
             "grpc-address": options.address,
@@ -99,6 +99,7 @@ class TritonServer:
         backend = {"shm-region-prefix-name": _prefix(os.getpid()), "stub-timeout-seconds": STUB_TIMEOUT}
         command = [str(environment.executable), "--disable-auto-complete-config"]
         command += [f"--{name}={value}" for name, value in flags.items()]
+        command += [f"--load-model={model}" for model in options.models or ("*",)]
         command += [f"--backend-config=python,{name}={value}" for name, value in backend.items()]
         return [*command, *options.extra]
 

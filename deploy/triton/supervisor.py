@@ -76,7 +76,7 @@ class Supervisor:
             if (code := self.server.wait(START_POLL)) is not None:
                 return f"the server ended with code {code}, its own messages are above"
             try:
-                states = self.control.models()
+                states = self._models()
                 self._timeouts = {model: self._measured_timeout(model) for model, state in states.items() if not state}
             except ControlError as error:
                 fault = str(error)
@@ -84,6 +84,11 @@ class Supervisor:
             refused = [f"'{model}' was refused: {state}" for model, state in states.items() if state]
             return "; ".join(refused) if states else "the repository holds no model"
         return f"not ready within {self.policy.start_timeout:.0f} s: {fault}"
+
+    def _models(self) -> dict[str, str]:
+        """The models that are to be served: the server lists all of the repository."""
+        wanted = self.server.options.models
+        return {name: state for name, state in self.control.models().items() if not wanted or name in wanted}
 
     def _measured_timeout(self, model: str) -> float:
         """Fit the probe's timeout to the model: a large encoder takes seconds on a CPU."""
@@ -114,7 +119,7 @@ class Supervisor:
     def _dead_models(self) -> list[str]:
         """Name the models that failed often enough in a row; "" stands for a server that does not answer at all."""
         try:
-            models = [model for model, state in self.control.models().items() if not state]
+            models = [model for model, state in self._models().items() if not state]
             faults = {model: self._fault(model) for model in models}
         except ControlError as error:
             faults = {"": str(error)}

@@ -27,11 +27,21 @@ class TritonBackend:
     """Sends each call to the least busy healthy server, and once more to another one when that fails."""
 
     def __init__(
-        self, repository: Repository, urls: Sequence[str], *, wire: Wire | None = None, slots: SlotLimits | None = None
+        self,
+        repository: Repository,
+        urls: Sequence[str],
+        *,
+        models: Sequence[ModelName] = MODEL_NAMES,
+        wire: Wire | None = None,
+        slots: SlotLimits | None = None,
     ) -> None:
-        """Name the servers as host:port; with `slots`, tensors go by shared memory to those on this host."""
+        """Name the servers as host:port, and the `models` that they serve.
+
+        With `slots`, tensors go by shared memory to the servers on this host.
+        """
         wire = wire or Wire()
         self._repository = repository
+        self._models = models
         self._identities = {name: read_identity(graph) for name, graph in repository.graphs.items()}
         self._probes: SingleFlight[str] = SingleFlight()
         self._endpoints = [TritonEndpoint(url, identities=self._identities, wire=wire, slots=slots) for url in urls]
@@ -72,8 +82,8 @@ class TritonBackend:
         raise failure
 
     async def probe(self) -> None:
-        """Run the smallest real inference of every model; each needs one server that serves ours and answers."""
-        await asyncio.gather(*(self._probe_model(model) for model in MODEL_NAMES))
+        """Run the smallest real inference of each model here; each needs one server that serves ours and answers."""
+        await asyncio.gather(*(self._probe_model(model) for model in self._models))
 
     async def close(self) -> None:
         """Close all channels."""

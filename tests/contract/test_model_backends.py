@@ -1,4 +1,4 @@
-"""What every engine promises, run on each: the embedded ones, and Triton with and without shared memory."""
+"""What every engine promises, run on each: the embedded ones, and Triton with and without shared memory or split."""
 
 import asyncio
 import sys
@@ -11,11 +11,12 @@ from service.adapters.manifest import Repository, read_repository
 from service.adapters.onnx_backend import OnnxBackend
 from service.adapters.openvino_backend import OpenVinoBackend
 from service.adapters.shared_slots import SlotLimits
+from service.adapters.split_backend import ENCODER, OTHERS, SplitBackend
 from service.adapters.triton_backend import TritonBackend
 from service.core.errors import BackendUnavailable, DeadlineExceeded
 from service.core.ports import ModelBackend
 from service.core.types import Array
-from tests.end_to_end.triton_server import TritonProcess, running_triton
+from tests.end_to_end.triton_server import QUICK_PROBES, TritonProcess, running_triton
 from tests.tiny_repository import write_tiny_repository
 
 
@@ -32,13 +33,32 @@ def triton(repository: Repository, tmp_path_factory: pytest.TempPathFactory) -> 
         yield process
 
 
-@pytest.fixture(params=["onnx", "openvino", "triton", "triton by shared memory"])
+@pytest.fixture(scope="module")
+def halves(
+    repository: Repository, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[TritonProcess, TritonProcess]]:
+    """A server of the image encoder, and one of all else."""
+    log = tmp_path_factory.mktemp("log")
+    with (
+        running_triton(repository.folder, log, (*QUICK_PROBES, "--models", ENCODER)) as encoder,
+        running_triton(repository.folder, log, (*QUICK_PROBES, "--models", ",".join(OTHERS))) as others,
+    ):
+        yield encoder, others
+
+
+@pytest.fixture(params=["onnx", "openvino", "triton", "triton by shared memory", "triton split"])
 async def backend(request: pytest.FixtureRequest, repository: Repository) -> AsyncIterator[ModelBackend]:
     engine: ModelBackend
     if request.param == "onnx":
         engine = OnnxBackend(repository, threads=1, workers=2)
     elif request.param == "openvino":
         engine = OpenVinoBackend(repository, threads=1, workers=2, precision="f32")
+    elif request.param == "triton split":
+        encoder, others = request.getfixturevalue("halves")
+        engine = SplitBackend(
+            encoder=TritonBackend(repository, [encoder.url], models=[ENCODER]),
+            others=TritonBackend(repository, [others.url], models=OTHERS),
+        )
     else:
         slots = SlotLimits(count=4, size=2**20, least=0) if "shared memory" in request.param else None
         engine = TritonBackend(repository, [request.getfixturevalue("triton").url], slots=slots)

@@ -170,6 +170,22 @@ def test_a_refused_model_ends_the_first_start_with_its_reason(tmp_path: Path) ->
     assert not triton.shared_memory()
 
 
+def test_serves_the_models_that_are_named_alone(repository: Path, tmp_path: Path) -> None:
+    """The others of the repository are not loaded, and not missed."""
+    with running_triton(repository, tmp_path, (*QUICK_PROBES, "--models", "arithmetic")) as triton:
+        assert "models: arithmetic\n" in triton.log.read_text()
+        assert '"data":[4.0]' in ask(triton)
+        with pytest.raises(ValueError, match="empty"):
+            triton.stub("slow")
+
+
+def test_a_model_that_is_not_there_is_named(repository: Path, tmp_path: Path) -> None:
+    """A misspelt name is told at once; the server would start without a model."""
+    triton = start_triton(repository, tmp_path, ("--models", "arithmetic,geometry"))
+    assert triton.launcher.wait(START_TIMEOUT) == 2
+    assert "holds no model geometry" in triton.log.read_text()
+
+
 def test_numpy_2_is_refused(repository: Path, tmp_path: Path) -> None:
     """The stub would return empty tensors with it, without any error."""
     environment = _environment_with_own_numpy(tmp_path / "environment")

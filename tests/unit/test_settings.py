@@ -42,6 +42,8 @@ def test_what_is_no_host_is_refused_by_name(host: str) -> None:
         ("log_format", "xml", "'text' or 'json'"),
         ("triton_url", "triton", "'triton' has no port"),
         ("triton_url", "a:8001,http://b:8001", "'http://b:8001' is not a host or host:port"),
+        ("triton_encoder_url", "encoder", "'encoder' has no port"),
+        ("triton_encoder_url", "encoder:8001", "needs OVSAM_TRITON_URL"),
         ("redis_url", "localhost:6379", "must begin with one of redis://, rediss://, unix://"),
         ("redis_url", "redis+sentinel://one:26379,two:26379", "names no master"),
         ("redis_url", "rediss://r?ssl_ca_certs=/nowhere.pem", "names ssl_ca_certs=/nowhere.pem, which is no file"),
