@@ -11,6 +11,10 @@ from redis.exceptions import RedisError
 from service.adapters.breaker import Breaker
 from service.core.ports import Observer
 
+# Nothing when taken, else the milliseconds that another holds it. What woke the last waiters must not wake the next.
+_TAKE = """
+if redis.call('set', KEYS[1], ARGV[1], 'nx', 'px', ARGV[2]) then redis.call('del', KEYS[2]) return false end
+return redis.call('pttl', KEYS[1])"""
 # Only the owner may renew or release: a process that slept past its lease must not touch its successor's.
 _RENEW = """
 if redis.call('get', KEYS[1]) == ARGV[1] then return redis.call('pexpire', KEYS[1], ARGV[2]) else return 0 end"""
@@ -72,10 +76,9 @@ class RedisLeases:
             return None
         milliseconds = int(self._seconds * 1000)
         async with asyncio.timeout(1.0):
-            taken = await self._client.set(_lease(key), token, nx=True, px=milliseconds)
-            left = 0 if taken else await self._client.pttl(_lease(key))
+            left = await self._client.eval(_TAKE, 2, _lease(key), _wake(key), token, milliseconds)
         self._breaker.succeeded()
-        if taken:
+        if left is None:
             return True
         wait = max(0.05, min(left, milliseconds) / 1000)
         async with asyncio.timeout(wait + 1.0):

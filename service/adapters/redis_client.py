@@ -4,7 +4,8 @@
     redis+sentinel://user:password@s1:26379,s2:26379/mymaster      credentials are those of the data servers
     redis+cluster://user:password@n1:6379,n2:6379                  any nodes; the others are found
 
-`rediss+sentinel` and `rediss+cluster` speak TLS. Query parameters are redis-py's own (`?ssl_ca_certs=...`).
+`rediss+sentinel` and `rediss+cluster` speak TLS, to the Sentinels too. Query parameters are redis-py's own
+(`?ssl_ca_certs=...`).
 """
 
 from typing import cast
@@ -50,7 +51,8 @@ def open_redis(url: str) -> Redis:
         options.pop(of_one_server)
     if options.pop("connection_class", None) is SSLConnection:
         options["ssl"] = True
-    asked = {"socket_timeout": _SENTINEL_SECONDS, "retry": Retry(NoBackoff(), 0)}
+    asked = {name: value for name, value in options.items() if name.startswith("ssl")}
+    asked |= {"socket_timeout": _SENTINEL_SECONDS, "retry": Retry(NoBackoff(), 0)}
     sentinel = Sentinel(nodes, sentinel_kwargs=asked, **options)  # type: ignore[no-untyped-call]  # redis-py
     return cast(Redis, sentinel.master_for(parts.path.strip("/"), redis_class=_BehindSentinels))
 

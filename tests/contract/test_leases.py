@@ -68,6 +68,18 @@ async def test_a_lease_can_be_taken_again(server: RedisServer) -> None:
                 assert held
 
 
+async def test_who_waits_for_the_next_holder_is_not_told_of_the_last_ones_end(server: RedisServer) -> None:
+    async with gateway(server) as leases:
+        async with leases.hold(KEY):
+            pass
+        async with leases.hold(KEY) as held:
+            assert held
+            waiting = asyncio.ensure_future(taken_by(leases, tries=1))
+            await asyncio.sleep(0.3)
+            assert not waiting.done()
+        assert not await waiting
+
+
 async def test_a_lease_is_renewed_while_it_is_held(server: RedisServer) -> None:
     async with gateway(server, seconds=0.6) as first, gateway(server, seconds=0.6) as second:
         async with first.hold(KEY) as held:
@@ -78,15 +90,16 @@ async def test_a_lease_is_renewed_while_it_is_held(server: RedisServer) -> None:
             with server.client() as client:
                 assert client.exists(f"ovsam:{{{KEY}}}#lease")
         assert time.monotonic() - started >= 1.5
-        await waiting
+        assert await waiting
 
 
-async def taken_by(leases: RedisLeases) -> None:
-    """Wait until the lease is held, as the embedder does."""
-    while True:
+async def taken_by(leases: RedisLeases, *, tries: int = 100) -> bool:
+    """Whether the lease came to be held, after waiting so often; the embedder waits until it is."""
+    for _ in range(tries):
         async with leases.hold(KEY) as held:
             if held:
-                return
+                return True
+    return False
 
 
 async def test_a_dead_holder_frees_the_lease_within_its_time(server: RedisServer) -> None:
@@ -94,7 +107,7 @@ async def test_a_dead_holder_frees_the_lease_within_its_time(server: RedisServer
         client.set(f"ovsam:{{{KEY}}}#lease", "dead", px=800)
     async with gateway(server) as leases:
         started = time.monotonic()
-        await taken_by(leases)
+        assert await taken_by(leases)
         assert 0.5 < time.monotonic() - started < 3.0
 
 

@@ -1,16 +1,18 @@
-"""All that is kept in Redis, kept in a cluster and behind Sentinels (one of them dead) too: real servers."""
+"""All that is kept in Redis, kept in every shape that its URL may name: real servers.
+
+A cluster; behind Sentinels, one of them dead; and for a user of few rights over TLS, alone and behind Sentinels.
+"""
 
 import asyncio
-import socket
-import subprocess
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import redis
+from redis.exceptions import NoPermissionError
 
 from service.adapters.leases import RedisLeases
 from service.adapters.rate_limits import RedisRates
@@ -18,50 +20,15 @@ from service.adapters.redis_cache import RedisCache, RedisLimits
 from service.adapters.redis_client import open_redis
 from service.adapters.vocabulary_stores import RedisVocabularyStore
 from service.core.access import Rate
+from tests.certificates import Certificates, make_certificates
 from tests.fakes import RecordingObserver
+from tests.redis_nodes import MASTER, RedisNode, free_port, redis_node, sentinels, until
 
 PART = {"embedding": np.arange(12, dtype=np.float16).reshape(3, 4)}
-MASTER = "embeddings"
-
-
-def free_port() -> int:
-    """A TCP port whose cluster bus port, 10,000 above, is a port too."""
-    while True:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port: int = probe.getsockname()[1]
-        if port < 55000:
-            return port
-
-
-@contextmanager
-def server(folder: Path, *options: str, arguments: tuple[str, ...] = ()) -> Iterator[int]:
-    """A redis-server on a port of its own, answering."""
-    port = free_port()
-    folder.mkdir()
-    command = ["redis-server", *arguments, "--port", str(port), "--dir", str(folder), *options]
-    process = subprocess.Popen([*command, "--bind", "127.0.0.1"], stdout=subprocess.DEVNULL)
-    try:
-        with redis.Redis(port=port) as client:
-            until(lambda: bool(client.ping()))
-        yield port
-    finally:
-        process.kill()
-        process.wait()
-
-
-def until(holds: object, *, seconds: float = 20.0) -> None:
-    """Wait until a call returns true; a server that does not answer yet is no failure."""
-    assert callable(holds)
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        try:
-            if holds():
-                return
-        except redis.RedisError:
-            pass
-        time.sleep(0.05)
-    raise TimeoutError("it did not come to hold")
+USER = "user gateway on >secret ~ovsam:* +@read +@write +@blocking +@connection +eval +time -@dangerous"
+"""As an ACL rule: the gateway's own keys, and no command that looks at others or at the server."""
+WATCHER = "user watcher on >seen allchannels +ping +info +role +subscribe +publish +multi +exec +slaveof +config"
+"""A Sentinel's user."""
 
 
 @pytest.fixture(scope="module")
@@ -70,28 +37,67 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     folder = tmp_path_factory.mktemp("cluster")
     with ExitStack() as stack:
         options = ("--save", "", "--cluster-enabled", "yes", "--cluster-node-timeout", "2000")
-        ports = [stack.enter_context(server(folder / name, *options)) for name in ("one", "two")]
-        clients = [stack.enter_context(redis.Redis(port=port)) for port in ports]
+        nodes = [stack.enter_context(redis_node(folder / name, *options)) for name in ("one", "two")]
+        clients = [stack.enter_context(node.client()) for node in nodes]
         for client, (first, last) in zip(clients, ((0, 8191), (8192, 16383)), strict=True):
             client.execute_command("CLUSTER ADDSLOTSRANGE", first, last)
-        clients[0].execute_command("CLUSTER MEET", "127.0.0.1", ports[1])
+        clients[0].execute_command("CLUSTER MEET", "127.0.0.1", nodes[1].port)
         for client in clients:
-            until(lambda client=client: client.execute_command("CLUSTER INFO")["cluster_state"] == "ok")
-        yield f"redis+cluster://127.0.0.1:{ports[0]},127.0.0.1:{ports[1]}"
+            until(partial(slots_are_served, client))
+        yield f"redis+cluster://127.0.0.1:{nodes[0].port},127.0.0.1:{nodes[1].port}"
 
 
 @pytest.fixture(scope="module")
 def sentinel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """One master named by one Sentinel; the second Sentinel of the URL does not exist."""
     folder = tmp_path_factory.mktemp("sentinel")
-    with server(folder / "master", "--save", "") as port:
-        configuration = folder / "sentinel.conf"
-        configuration.write_text(f"sentinel monitor {MASTER} 127.0.0.1 {port} 1\n")
-        with server(folder / "sentinel", arguments=(str(configuration), "--sentinel")) as watcher:
-            yield f"redis+sentinel://127.0.0.1:{free_port()},127.0.0.1:{watcher}/{MASTER}"
+    with (
+        redis_node(folder / "master", "--save", "") as master,
+        sentinels(folder, ["watcher"], f"sentinel monitor {MASTER} 127.0.0.1 {master.port} 1") as watchers,
+    ):
+        yield f"redis+sentinel://127.0.0.1:{free_port()},127.0.0.1:{watchers[0]}/{MASTER}"
 
 
-@pytest.fixture(params=["cluster", "sentinel"])
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
+    return make_certificates(tmp_path_factory.mktemp("certificates"))
+
+
+@pytest.fixture(scope="module")
+def guarded(tmp_path_factory: pytest.TempPathFactory, made: Certificates) -> Iterator[str]:
+    with guarded_node(tmp_path_factory.mktemp("guarded"), made) as node:
+        yield f"rediss://gateway:secret@localhost:{node.port}/0?{files(made)}"
+
+
+@pytest.fixture(scope="module")
+def guarded_sentinel(tmp_path_factory: pytest.TempPathFactory, made: Certificates) -> Iterator[str]:
+    """A guarded server named by a Sentinel that speaks TLS only."""
+    folder = tmp_path_factory.mktemp("guarded-sentinel")
+    with guarded_node(folder, made) as node:
+        lines = [f"sentinel monitor {MASTER} 127.0.0.1 {node.port} 1"]
+        lines += [f"sentinel auth-user {MASTER} watcher", f"sentinel auth-pass {MASTER} seen"]
+        with sentinels(folder, ["watcher"], *lines, tls=made) as watchers:
+            yield f"rediss+sentinel://gateway:secret@127.0.0.1:{watchers[0]}/{MASTER}?{files(made)}"
+
+
+@contextmanager
+def guarded_node(folder: Path, made: Certificates) -> Iterator[RedisNode]:
+    """A server over TLS for clients with a certificate, who are nobody without a user's name and password."""
+    users = folder / "users.acl"
+    users.write_text(f"user default off\n{USER}\n{WATCHER}\n")
+    with redis_node(folder / "server", "--save", "", "--aclfile", str(users), tls=made) as node:
+        yield node
+
+
+def slots_are_served(client: "redis.Redis") -> bool:
+    return bool(client.cluster("INFO")["cluster_state"] == "ok")
+
+
+def files(made: Certificates) -> str:
+    return f"ssl_ca_certs={made.authority}&ssl_certfile={made.client}&ssl_keyfile={made.client_key}"
+
+
+@pytest.fixture(params=["cluster", "sentinel", "guarded", "guarded_sentinel"])
 def url(request: pytest.FixtureRequest) -> str:
     found: str = request.getfixturevalue(request.param)
     return found
@@ -138,3 +144,13 @@ async def leases_exclude(leases: RedisLeases) -> None:
         await asyncio.sleep(0.2)
         ended = True
     assert not await waiting
+
+
+@pytest.mark.parametrize("command", [("GET", "another's"), ("SET", "another's", "1"), ("KEYS", "*"), ("FLUSHALL",)])
+async def test_the_gateways_user_may_do_nothing_else(guarded: str, command: tuple[str, ...]) -> None:
+    client = open_redis(guarded)
+    try:
+        with pytest.raises(NoPermissionError):
+            await client.execute_command(*command)  # type: ignore[no-untyped-call]  # redis-py
+    finally:
+        await client.aclose()
