@@ -19,10 +19,15 @@ class Breaker:
         """Whether calls should be left out now; a trial call goes through when the time is over."""
         if self._failures < self._limit:
             return False
-        if self._clock() < self._open_until:
+        if self.resting:
             return True
         self._open_until = self._clock() + self._seconds
         return False
+
+    @property
+    def resting(self) -> bool:
+        """Whether calls are left out and no trial is due; takes no trial, for who asks long before the call."""
+        return self._failures >= self._limit and self._clock() < self._open_until
 
     def succeeded(self) -> None:
         """The neighbour answered."""

@@ -64,7 +64,7 @@ class RedisCache:
 
     async def put(self, key: str, parts: Mapping[str, Tensors]) -> None:
         """Keep parts; one that is over the limit is left out."""
-        if self._breaker.open:
+        if self._breaker.resting:
             return
         encoded = await asyncio.to_thread(lambda: {part: encode_part(tensors) for part, tensors in parts.items()})
         small = {part: content for part, content in encoded.items() if len(content) <= self._limits.value}

@@ -191,6 +191,22 @@ async def test_a_dead_redis_is_a_miss_and_comes_back_by_itself(
     await cache.close()
 
 
+async def test_writes_alone_bring_a_dead_redis_back(server: RedisServer, observer: RecordingObserver) -> None:
+    """Where memory answers every click, nothing but writes is left to try with."""
+    cache = shared(server, observer)
+    server.stop()
+    for _ in range(5):
+        await cache.put(KEY, {"mask": PART})
+    server.start()
+    end = time.monotonic() + 10
+    with server.client() as client:
+        while not client.keys() and time.monotonic() < end:
+            await cache.put(KEY, {"mask": PART})
+            await asyncio.sleep(0.1)
+        assert client.keys()
+    await cache.close()
+
+
 async def test_a_stopped_redis_costs_its_timeout_and_then_nothing(
     server: RedisServer, observer: RecordingObserver
 ) -> None:
