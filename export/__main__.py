@@ -10,7 +10,7 @@ from export.golden import check_repository
 from export.golden_case import GoldenError
 from export.parity import DriftError, table
 from export.publish import publish
-from export.tensorrt_build import TensorRtError, build_plans, use_execution_provider
+from export.tensorrt_build import TensorRtError, build_plans, write_gpu_configs
 from export.variants import VARIANTS
 from export.vocabularies import TextEmbedder, add_vocabulary, ranking_milliseconds, read_names
 
@@ -66,12 +66,9 @@ def _vocabulary(options: argparse.Namespace) -> int:
 
 
 def _tensorrt(options: argparse.Namespace) -> int:
-    if options.provider:
-        use_execution_provider(options.repository)
-        print("config.pbtxt of the three vision graphs now names the tensorrt accelerator of ONNX Runtime")
-        return 0
-    for plan in build_plans(options.repository):
-        print(plan)
+    write = write_gpu_configs if options.provider else build_plans
+    for path in write(options.repository):
+        print(path)
     return 0
 
 
@@ -104,7 +101,7 @@ def _parser() -> argparse.ArgumentParser:
     vocabulary.set_defaults(command=_vocabulary)
 
     tensorrt = commands.add_parser("tensorrt", help="build TensorRT plans, or let ONNX Runtime do it")
-    tensorrt.add_argument("--provider", action="store_true", help="only edit config.pbtxt: execution_accelerators")
+    tensorrt.add_argument("--provider", action="store_true", help="only write configs/gpu.pbtxt (each export does)")
     tensorrt.set_defaults(command=_tensorrt)
 
     for command in (onnx, parity, vocabulary, tensorrt):

@@ -11,6 +11,7 @@ from export.network.ovsam import OpenVocabularySam
 from export.onnx_export import to_float16, write_graph
 from export.parity import Figure, compare_graph, network_outputs, require_parity
 from export.repository import WINDOW_SIDES, ModelFolder, published_whole, variant_manifest, write_config, write_manifest
+from export.tensorrt_build import write_gpu_configs
 from export.tokenizer import build_tokenizer
 
 Precision = Literal["float32", "float16"]
@@ -48,6 +49,7 @@ def publish(
         manifest = variant_manifest(network.variant, precision=precision, vocabulary=default_vocabulary)
         (folder / "README.md").write_text(_model_card(manifest), encoding="utf-8")
         write_manifest(folder, manifest)
+        write_gpu_configs(folder)
     return figures
 
 

@@ -26,6 +26,7 @@ _TRITON_TYPES: dict[int, str] = {
     TensorProto.INT64: "TYPE_INT64",
 }
 _UNLISTED = {"manifest.json", "README.md"}
+_VARIANTS = "configs"  # Triton's folder of further configurations: how a graph is run, which decides no revision
 # geometric-mean side of a box at which a level starts and ends, with a pixel to spare where they meet
 _WINDOW_SIZES = {"p2": [0, 112], "p3": [111, 224]}
 _WINDOW_TILE = 16
@@ -85,6 +86,14 @@ def write_config(folder: ModelFolder) -> None:
 def write_config_message(folder: Path, config: model_config_pb2.ModelConfig) -> None:
     """config.pbtxt of one model, from its parsed form."""
     (folder / "config.pbtxt").write_text(text_format.MessageToString(config), encoding="utf-8")
+
+
+def write_variant(folder: Path, name: str, config: model_config_pb2.ModelConfig) -> Path:
+    """A further configuration of one model, which a server takes that is started with `--model-config-name`."""
+    path = folder / _VARIANTS / f"{name}.pbtxt"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(text_format.MessageToString(config), encoding="utf-8")
+    return path
 
 
 def read_config(folder: Path) -> model_config_pb2.ModelConfig:
@@ -155,7 +164,7 @@ def write_manifest(repository: Path, manifest: dict[str, Any]) -> None:
 def file_digests(repository: Path) -> dict[str, str]:
     """sha256 of every file that decides an answer, by path."""
     files = sorted(path for path in repository.rglob("*") if path.is_file() and not path.name.startswith("."))
-    listed = [path for path in files if path.name not in _UNLISTED]
+    listed = [path for path in files if path.name not in _UNLISTED and path.parent.name != _VARIANTS]
     return {path.relative_to(repository).as_posix(): _digest(path) for path in listed}
 
 

@@ -1,7 +1,7 @@
-"""TensorRT plans for the vision graphs, or ONNX Runtime's TensorRT provider on the same repository.
+"""TensorRT plans for the vision graphs, or Triton configurations for GPUs beside those for processors.
 
-A plan runs only on the kind of GPU it was built on. Building was never tried on a GPU: everything up to the call of
-`trtexec` is tested.
+A plan runs only on the kind of GPU it was built on. Neither was ever tried on a GPU: everything up to the call of
+`trtexec` is tested, and a tritonserver without a GPU loads the configurations.
 """
 
 import shutil
@@ -10,10 +10,18 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import onnx
+from tritonclient.grpc import model_config_pb2
 
-from export.repository import read_config, read_manifest, write_config_message, write_manifest
+from export.repository import read_config, read_manifest, write_config_message, write_manifest, write_variant
 
 VISION_GRAPHS = ("image_encoder", "prompt_decoder", "region_encoder")
+GPU_CONFIG = "gpu"
+ENGINE_CACHE = "/var/cache/tensorrt"
+RATE_RESOURCE = "executions"
+"""What an execution takes one of; the server is told how many there are (`--rate-limit-resource`)."""
+# Of two models that wait, one of priority 1 is given twice the chances of one of priority 2: a click, which somebody
+# waits for, goes before a picture, and both before texts, which are kept.
+_PRIORITIES = {"image_encoder": 2, "prompt_decoder": 1, "region_encoder": 1, "text_encoder": 4}
 _PLAN = "model.plan"
 _WORKSPACE_BYTES = 4 * 2**30
 Run = Callable[[Sequence[str]], int]
@@ -41,6 +49,7 @@ def build_plans(repository: Path, *, run: Run | None = None) -> list[Path]:
         write_config_message(folder, config)
         plans.append(plan)
     write_manifest(repository, read_manifest(repository))
+    write_gpu_configs(repository)
     return plans
 
 
@@ -89,20 +98,31 @@ def _axis_range(dim: onnx.TensorShapeProto.Dimension, *, batch: int, mask_side: 
     return free[dim.dim_param] if dim.dim_param else (dim.dim_value,) * 3
 
 
-def use_execution_provider(repository: Path) -> None:
-    """Let Triton's ONNX Runtime backend build and cache engines by itself, when the models are first used."""
+def write_gpu_configs(repository: Path) -> list[Path]:
+    """configs/gpu.pbtxt of each model: its config.pbtxt with TensorRT inside ONNX Runtime, and a rate limit.
+
+    `tritonserver --model-config-name=gpu` takes them; without it the same folder serves as before, under the same
+    revision. ONNX Runtime builds and keeps engines by itself, when the models are first used.
+    """
     precision = "FP16" if read_manifest(repository)["precision"] == "float16" else "FP32"
-    for name in VISION_GRAPHS:
+    paths = []
+    for name, priority in _PRIORITIES.items():
         config = read_config(repository / name)
-        accelerators = config.optimization.execution_accelerators
-        del accelerators.gpu_execution_accelerator[:]
-        tensorrt = accelerators.gpu_execution_accelerator.add(name="tensorrt")
-        tensorrt.parameters["precision_mode"] = precision
-        tensorrt.parameters["max_workspace_size_bytes"] = str(_WORKSPACE_BYTES)
-        tensorrt.parameters["trt_engine_cache_enable"] = "true"
-        tensorrt.parameters["trt_engine_cache_path"] = f"/var/cache/tensorrt/{name}"
-        write_config_message(repository / name, config)
-    write_manifest(repository, read_manifest(repository))
+        if name in VISION_GRAPHS and config.backend == "onnxruntime":
+            _accelerate(config, precision=precision)
+        for group in config.instance_group:
+            group.rate_limiter.resources.add(name=RATE_RESOURCE, count=1)
+            group.rate_limiter.priority = priority
+        paths.append(write_variant(repository / name, GPU_CONFIG, config))
+    return paths
+
+
+def _accelerate(config: model_config_pb2.ModelConfig, *, precision: str) -> None:
+    tensorrt = config.optimization.execution_accelerators.gpu_execution_accelerator.add(name="tensorrt")
+    tensorrt.parameters["precision_mode"] = precision
+    tensorrt.parameters["max_workspace_size_bytes"] = str(_WORKSPACE_BYTES)
+    tensorrt.parameters["trt_engine_cache_enable"] = "true"
+    tensorrt.parameters["trt_engine_cache_path"] = f"{ENGINE_CACHE}/{config.name}"
 
 
 def _checked_runner() -> Run:

@@ -19,6 +19,7 @@ from export.nano.text import copy_reference_text_encoder, imagenet_lemmas, write
 from export.nano.train import MaskNetwork, training_record
 from export.nano.trunk import Trunk, load_trunk
 from export.repository import ModelFolder, write_config, write_manifest
+from export.tensorrt_build import write_gpu_configs
 
 OPSET = 18
 SMALLEST_HALVED = 1024
@@ -72,6 +73,7 @@ def export_repository(work: Path, repository: Path) -> None:
         write_config(model)
     write_config(ModelFolder(repository / "text_encoder", TEXTS_PER_BATCH))
     write_manifest(repository, manifest(work))
+    write_gpu_configs(repository)
 
 
 def manifest(work: Path) -> dict[str, Any]:

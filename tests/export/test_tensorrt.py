@@ -1,20 +1,29 @@
 """TensorRT up to the builder's call: no GPU is needed to get the command and the configuration right."""
 
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from google.protobuf import text_format
+from tritonclient.grpc import model_config_pb2
 
-from export.repository import read_config, read_manifest, revision_of
+from export.repository import file_digests, read_config, read_manifest, revision_of
 from export.tensorrt_build import (
+    ENGINE_CACHE,
+    RATE_RESOURCE,
     VISION_GRAPHS,
     TensorRtError,
     build_plans,
     profile,
     trtexec_command,
-    use_execution_provider,
+    write_gpu_configs,
 )
+from service.adapters.triton_identity import identity_of
+from service.core.spec import MODEL_NAMES as MODELS
 from tests.export.tiny_network import TINY
+
+BUNDLED = Path(__file__).parents[2] / "model_repository"
 
 
 @pytest.mark.parametrize("model", VISION_GRAPHS)
@@ -75,12 +84,54 @@ def test_without_a_gpu_the_error_says_what_is_missing(own_repository: Path) -> N
         build_plans(own_repository)
 
 
-def test_the_provider_needs_only_the_configuration(own_repository: Path) -> None:
-    use_execution_provider(own_repository)
-    use_execution_provider(own_repository)
+def test_a_gpu_is_served_by_the_same_model_in_another_configuration(own_repository: Path) -> None:
+    """It accelerates the vision graphs, limits all, and changes neither the others' configuration nor the revision."""
+    before = read_manifest(own_repository)
+    digests = file_digests(own_repository)
+    paths = write_gpu_configs(own_repository)
+    assert {path.relative_to(own_repository).as_posix() for path in paths} == {
+        f"{model}/configs/gpu.pbtxt" for model in MODELS
+    }
+    assert (read_manifest(own_repository), file_digests(own_repository)) == (before, digests)
+    for model in MODELS:
+        usual, config = read_config(own_repository / model), _gpu_config(own_repository / model)
+        assert identity_of(config, version="1") == identity_of(usual, version="1")
+        accelerators = config.optimization.execution_accelerators.gpu_execution_accelerator
+        assert [accelerator.name for accelerator in accelerators] == ["tensorrt"] * (model in VISION_GRAPHS)
+        for accelerator in accelerators:
+            assert accelerator.parameters["precision_mode"] == "FP32"
+            assert accelerator.parameters["trt_engine_cache_path"] == f"{ENGINE_CACHE}/{model}"
+        (resource,) = config.instance_group[0].rate_limiter.resources
+        assert (resource.name, resource.count) == (RATE_RESOURCE, 1)
+
+
+def test_clicks_are_given_more_chances_than_pictures_and_texts(own_repository: Path) -> None:
+    write_gpu_configs(own_repository)
+    priorities = [_gpu_config(own_repository / model).instance_group[0].rate_limiter.priority for model in MODELS]
+    encoder, decoder, regions, texts = priorities
+    assert decoder == regions < encoder < texts
+
+
+def test_a_plan_needs_no_accelerator(own_repository: Path) -> None:
+    build_plans(own_repository, run=lambda _: 0)
     for model in VISION_GRAPHS:
-        config = read_config(own_repository / model)
-        (accelerator,) = config.optimization.execution_accelerators.gpu_execution_accelerator
-        assert accelerator.name == "tensorrt"
-        assert accelerator.parameters["precision_mode"] == "FP32"
-        assert config.backend == "onnxruntime"
+        config = _gpu_config(own_repository / model)
+        assert (config.platform, config.default_model_filename) == ("tensorrt_plan", "model.plan")
+        assert not config.optimization.HasField("execution_accelerators")
+        assert config.instance_group[0].rate_limiter.resources
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_the_bundled_gpu_configurations_are_those_of_its_models(tmp_path: Path, model: str) -> None:
+    """When this fails: python -m export tensorrt --repository model_repository --provider."""
+    for name in ("manifest.json", *(f"{one}/config.pbtxt" for one in MODELS)):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        shutil.copy(BUNDLED / name, tmp_path / name)
+    write_gpu_configs(tmp_path)
+    written = tmp_path / model / "configs" / "gpu.pbtxt"
+    assert (BUNDLED / model / "configs" / "gpu.pbtxt").read_text() == written.read_text()
+
+
+def _gpu_config(folder: Path) -> model_config_pb2.ModelConfig:
+    text = (folder / "configs" / "gpu.pbtxt").read_text()
+    return text_format.Parse(text, model_config_pb2.ModelConfig())
