@@ -10,7 +10,7 @@ COPY pyproject.toml requirements.lock README.md LICENSE ./
 COPY service service
 # Without pip of its own: what runs in production installs nothing.
 RUN python -m venv --without-pip /opt/ovsam \
-    && python -m pip --python /opt/ovsam/bin/python install --constraint requirements.lock /src
+    && python -m pip --python /opt/ovsam/bin/python install --constraint requirements.lock '/src[tracing]'
 
 FROM build AS build-gpu
 ARG ONNXRUNTIME_GPU_VERSION=1.23.2
@@ -31,9 +31,10 @@ COPY model_repository /models
 COPY LICENSE /opt/LICENSE
 WORKDIR /var/cache/ovsam
 USER 10001:10001
-EXPOSE 8000 9000
+# HTTP, gRPC and, where OVSAM_METRICS_PORT says so, metrics.
+EXPOSE 8000 9000 9464
 HEALTHCHECK --interval=10s --timeout=5s --start-period=120s --retries=3 \
-    CMD ["python", "-c", "import os, urllib.request as u; u.urlopen(f\"http://127.0.0.1:{os.environ.get('OVSAM_PORT', '8000')}/healthz\", timeout=4)"]
+    CMD ["python", "-m", "service.health"]
 ENTRYPOINT ["ovsam"]
 CMD ["serve", "--host", "0.0.0.0"]
 

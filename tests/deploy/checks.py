@@ -208,7 +208,15 @@ def setting_faults(objects: list[Object]) -> list[str]:
     ports = {port["name"]: port["containerPort"] for port in gateway["containers"][0]["ports"]}
     if ports != {"http": settings.port, "grpc": settings.grpc_port, "metrics": settings.metrics_port}:
         faults.append("the gateway listens on other ports than its container names")
+    scheme = "HTTPS" if environment.get("OVSAM_TLS_CERT") else "HTTP"
+    probes = {name: probe for name, probe in gateway["containers"][0].items() if name.endswith("Probe")}
+    faults += [f"{name} does not speak {scheme}" for name, probe in probes.items() if _scheme(probe) != scheme]
     return faults
+
+
+def _scheme(probe: Object) -> str:
+    scheme: str = probe["httpGet"].get("scheme", "HTTP")
+    return scheme
 
 
 def _field(variable_name: str) -> str:

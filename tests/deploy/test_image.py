@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.certificates import make_certificates
 from tests.deploy.dockerfile import ImageFolder, Stage, lineage, read_stages
-from tests.deploy.manifests import ROOT
+from tests.deploy.manifests import ROOT, build, one
 
 TEXT = (ROOT / "Dockerfile").read_text()
 STAGES = read_stages(TEXT)
@@ -35,7 +36,7 @@ def test_hadolint_finds_nothing() -> None:
     [
         ("ARG PYTHON_IMAGE=python:3.11.11-slim-bookworm\n\nFROM ${PYTHON_IMAGE}", "FROM python:latest", "DL3007"),
         ("install -d -m 1777 /var/cache/ovsam", "cd /var && apt-get install curl", "DL3003"),
-        ("USER 10001:10001\nEXPOSE", "USER root\nEXPOSE", "DL3002"),
+        ("USER 10001:10001\n# HTTP", "USER root\n# HTTP", "DL3002"),
     ],
 )
 def test_hadolint_catches_a_seeded_fault(old: str, new: str, code: str) -> None:
@@ -71,6 +72,12 @@ def test_the_context_holds_what_is_copied_and_no_more() -> None:
     assert not any(fnmatch.fnmatch(".git", rule) or fnmatch.fnmatch(".venv", rule) for rule in let_in)
 
 
+def test_the_ports_are_those_of_the_manifests() -> None:
+    container = one(build("cpu"), "Deployment", "ovsam-gateway")["spec"]["template"]["spec"]["containers"][0]
+    named = {str(port["containerPort"]) for port in container["ports"]}
+    assert set(STAGES["runtime"].all("EXPOSE")[0].split()) == named
+
+
 @pytest.fixture(scope="module")
 def image(tmp_path_factory: pytest.TempPathFactory) -> ImageFolder:
     """The target `service`, built as the Dockerfile says, but in a folder."""
@@ -91,10 +98,22 @@ def test_the_image_knows_neither_torch_nor_pip(image: ImageFolder) -> None:
 
 
 @pytest.mark.image
-def test_the_image_serves_passes_its_health_check_and_ends(image: ImageFolder, tmp_path: Path) -> None:
+def test_the_image_can_send_the_traces_that_the_manifests_may_ask_for(image: ImageFolder) -> None:
+    assert image.run(["python", "-c", "import service.tracing_otlp"]) == ""
+
+
+@pytest.mark.image
+@pytest.mark.parametrize("tls", [False, True])
+def test_the_image_serves_passes_its_health_check_and_ends(
+    image: ImageFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, tls: bool
+) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        image.environment["OVSAM_PORT"] = str(free.getsockname()[1])
+        monkeypatch.setitem(image.environment, "OVSAM_PORT", str(free.getsockname()[1]))
+    if tls:
+        made = make_certificates(tmp_path / "certificates")
+        monkeypatch.setitem(image.environment, "OVSAM_TLS_CERT", str(made.server))
+        monkeypatch.setitem(image.environment, "OVSAM_TLS_KEY", str(made.server_key))
     runtime: Stage = STAGES["runtime"]
     check = json.loads(runtime.all("HEALTHCHECK")[0].split("CMD ", 1)[1])
     process = image.start(Stage("", "", [*runtime.steps, *STAGES["service"].steps]), tmp_path / "log")
@@ -112,7 +131,7 @@ def test_a_health_check_without_a_service_fails(image: ImageFolder) -> None:
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         image.environment["OVSAM_PORT"] = str(closed.getsockname()[1])
-        with pytest.raises(AssertionError, match="URLError"):
+        with pytest.raises(AssertionError, match="no answer from port"):
             image.run(check)
 
 

@@ -150,6 +150,16 @@ FAULTS: list[tuple[Callable[[list[Object]], list[str]], Damage, str]] = [
         lambda objects: checks.settings_of(objects).update(OVSAM_GRPC_PORT="9001"),
         "listens on other ports",
     ),
+    (
+        checks.setting_faults,
+        lambda objects: checks.settings_of(objects).update(OVSAM_TLS_CERT="/var/cache/ovsam/tls.crt"),
+        "livenessProbe does not speak HTTPS",
+    ),
+    (
+        checks.setting_faults,
+        lambda objects: _container(objects)["readinessProbe"]["httpGet"].update(scheme="HTTPS"),
+        "readinessProbe does not speak HTTP",
+    ),
     (checks.security_faults, lambda objects: _container(objects).pop("securityContext"), "gateway is not restricted"),
     (
         checks.security_faults,
