@@ -53,8 +53,19 @@ def selector_faults(objects: list[Object]) -> list[str]:
         f"{label_of(item)} selects nothing: {selector}"
         for item in objects
         for selector in _selectors(item)
-        if not any(_matches(selector, found) for found in (services if item["kind"] == "ServiceMonitor" else labels))
+        if not any(matches(selector, found) for found in (services if item["kind"] == "ServiceMonitor" else labels))
     ]
+
+
+def overlap_faults(objects: list[Object]) -> list[str]:
+    """Whatever owns, spares or addresses pods does so for those of one workload alone."""
+    faults = []
+    for item in of_kind(objects, "Deployment", "StatefulSet", "PodDisruptionBudget", "Service"):
+        selector = next(_selectors(item))
+        chosen = [name for name, found, _ in pods(objects) if matches(selector, found)]
+        if len(chosen) > 1:
+            faults.append(f"{label_of(item)} selects pods of {' and '.join(sorted(chosen))}")
+    return faults
 
 
 def _selectors(item: Object) -> Iterator[Object]:
@@ -73,7 +84,8 @@ def _selectors(item: Object) -> Iterator[Object]:
         yield constraint["labelSelector"]
 
 
-def _matches(selector: Object, labels: Object) -> bool:
+def matches(selector: Object, labels: Object) -> bool:
+    """Whether a label selector of Kubernetes takes these labels."""
     wanted = all(labels.get(key) == value for key, value in selector.get("matchLabels", {}).items())
     return wanted and all(labels.get(term["key"]) in term["values"] for term in selector.get("matchExpressions", []))
 
@@ -89,7 +101,7 @@ def port_faults(objects: list[Object]) -> list[str]:
             faults += [f"{name}: a probe asks port {port}" for port in used - ports]
     for service in of_kind(objects, "Service"):
         chosen = [
-            spec for _, labels, spec in pods(objects) if _matches({"matchLabels": service["spec"]["selector"]}, labels)
+            spec for _, labels, spec in pods(objects) if matches({"matchLabels": service["spec"]["selector"]}, labels)
         ]
         ports = {port["name"] for spec in chosen for one in spec["containers"] for port in one["ports"]}
         targets = {port["targetPort"] for port in service["spec"]["ports"]}
@@ -104,22 +116,33 @@ def port_faults(objects: list[Object]) -> list[str]:
         used_ports = {(backend["name"], backend["port"]["name"]) for backend in backends}
         faults += [f"{label_of(ingress)} leads to {backend}" for backend in used_ports - offered]
     for monitor in of_kind(objects, "ServiceMonitor"):
-        wanted = {(monitor["metadata"]["name"], endpoint["port"]) for endpoint in monitor["spec"]["endpoints"]}
+        wanted = {
+            (service["metadata"]["name"], endpoint["port"])
+            for service in _monitored(objects, monitor)
+            for endpoint in monitor["spec"]["endpoints"]
+        }
         faults += [f"{label_of(monitor)} reads {port}" for port in wanted - offered]
     return faults
+
+
+def _monitored(objects: list[Object], monitor: Object) -> list[Object]:
+    services = of_kind(objects, "Service")
+    return [item for item in services if matches(monitor["spec"]["selector"], item["metadata"]["labels"])]
 
 
 def monitor_faults(objects: list[Object]) -> list[str]:
     """Each port that a monitor reads is open to Prometheus' namespace."""
     faults = []
-    for monitor in of_kind(objects, "ServiceMonitor"):
-        service = one(objects, "Service", monitor["metadata"]["name"])
+    monitored = [
+        (monitor, service) for monitor in of_kind(objects, "ServiceMonitor") for service in _monitored(objects, monitor)
+    ]
+    for monitor, service in monitored:
         labels = service["spec"]["selector"]
         targets = {port["name"]: port["targetPort"] for port in service["spec"]["ports"]}
         rules = [
             rule
             for policy in of_kind(objects, "NetworkPolicy")
-            if _matches(policy["spec"]["podSelector"], labels)
+            if matches(policy["spec"]["podSelector"], labels)
             for rule in policy["spec"].get("ingress", [])
         ]
         opened = {port["port"] for rule in rules for port in rule["ports"] if _MONITORING in rule["from"]}
@@ -199,7 +222,8 @@ def setting_faults(objects: list[Object]) -> list[str]:
         for item in of_kind(objects, "Service")
         for port in item["spec"]["ports"]
     }
-    faults += [f"OVSAM_TRITON_URL names {url}" for url in settings.triton_urls if url not in services]
+    for name, urls in (("URL", settings.triton_urls), ("ENCODER_URL", settings.triton_encoder_urls)):
+        faults += [f"OVSAM_TRITON_{name} names {url}" for url in urls if url not in services]
     if gateway["terminationGracePeriodSeconds"] < settings.drain_seconds + settings.request_seconds + _OWN_SECONDS:
         faults.append("a gateway is killed before it has drained")
     ready = gateway["containers"][0]["readinessProbe"]

@@ -13,7 +13,7 @@ Object: TypeAlias = dict[str, Any]
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
-OVERLAYS = ("cpu", "gpu", "dev")
+OVERLAYS = ("cpu", "cpu-split", "gpu", "gpu-split", "dev")
 _WITH_PODS = ("Deployment", "StatefulSet")
 
 

@@ -3,8 +3,10 @@
 from collections.abc import Callable
 
 import pytest
+import yaml
 
-from tests.deploy import checks
+from service.core.spec import MODEL_NAMES
+from tests.deploy import checks, triton_checks
 from tests.deploy.manifests import OVERLAYS, Object, build, of_kind, one
 
 VERSIONS = ("1.32.0", "1.33.0", "1.34.0")
@@ -21,6 +23,8 @@ def test_schema(overlay: str, version: str) -> None:
 def test_cross_references(overlay: str) -> None:
     objects = build(overlay)
     assert checks.selector_faults(objects) == []
+    assert checks.overlap_faults(objects) == []
+    assert triton_checks.model_faults(objects) == []
     assert checks.port_faults(objects) == []
     assert checks.monitor_faults(objects) == []
     assert checks.name_faults(objects) == []
@@ -169,37 +173,127 @@ FAULTS: list[tuple[Callable[[list[Object]], list[str]], Damage, str]] = [
 ]
 
 
-@pytest.mark.parametrize(("check", "damage", "expected"), FAULTS)
-def test_a_seeded_fault_is_caught(check: Callable[[list[Object]], list[str]], damage: Damage, expected: str) -> None:
-    objects = build("cpu")
+def _triton_flags(objects: list[Object], half: str) -> list[str]:
+    pod = one(objects, "Deployment", f"ovsam-triton-{half}")["spec"]["template"]["spec"]
+    flags: list[str] = pod["containers"][0]["args"]
+    return flags
+
+
+SPLIT_FAULTS: list[tuple[Callable[[list[Object]], list[str]], Damage, str]] = [
+    (
+        triton_checks.model_faults,
+        lambda objects: _triton_flags(objects, "decoder").remove("--load-model=region_encoder"),
+        "ovsam-triton-decoder is asked for region_encoder",
+    ),
+    (
+        triton_checks.model_faults,
+        lambda objects: checks.settings_of(objects).update(OVSAM_TRITON_ENCODER_URL=""),
+        "ovsam-triton-decoder is asked for image_encoder",
+    ),
+    (
+        checks.overlap_faults,
+        lambda objects: one(objects, "PodDisruptionBudget", "ovsam-triton-encoder")["spec"]["selector"][
+            "matchLabels"
+        ].pop("app.kubernetes.io/component"),
+        "ovsam-triton-encoder selects pods of ovsam-triton-decoder and ovsam-triton-encoder",
+    ),
+    (
+        checks.setting_faults,
+        lambda objects: checks.settings_of(objects).update(OVSAM_TRITON_ENCODER_URL="ovsam-triton:8001"),
+        "OVSAM_TRITON_ENCODER_URL names ovsam-triton:8001",
+    ),
+    (
+        checks.name_faults,
+        lambda objects: objects.remove(one(objects, "Deployment", "ovsam-triton-encoder")),
+        "ovsam-triton-encoder is scaled and does not exist",
+    ),
+    (
+        checks.port_faults,
+        lambda objects: one(objects, "Service", "ovsam-triton-encoder")["spec"]["ports"].pop(),
+        "ServiceMonitor/ovsam-triton reads",
+    ),
+]
+SEEDED = [("cpu", *fault) for fault in FAULTS] + [
+    (overlay, *fault) for overlay in ("cpu-split", "gpu-split") for fault in SPLIT_FAULTS
+]
+
+
+@pytest.mark.parametrize(("overlay", "check", "damage", "expected"), SEEDED)
+def test_a_seeded_fault_is_caught(
+    overlay: str, check: Callable[[list[Object]], list[str]], damage: Damage, expected: str
+) -> None:
+    objects = build(overlay)
     assert check(objects) == []
     damage(objects)
     assert any(expected in fault for fault in check(objects))
 
 
-def test_production_overlays_carry_no_secret() -> None:
-    assert of_kind([*build("cpu"), *build("gpu")], "Secret") == []
+PRODUCTION = [overlay for overlay in OVERLAYS if overlay != "dev"]
 
 
-@pytest.mark.parametrize("overlay", ["cpu", "gpu"])
+@pytest.mark.parametrize("overlay", PRODUCTION)
+def test_production_overlays_carry_no_secret(overlay: str) -> None:
+    assert of_kind(build(overlay), "Secret") == []
+
+
+@pytest.mark.parametrize("overlay", PRODUCTION)
 def test_production_asks_for_keys(overlay: str) -> None:
     settings = checks.settings_of(build(overlay))
     assert settings["OVSAM_API_KEYS_FILE"]
     assert float(settings["OVSAM_RATE_PER_SECOND"]) > 0
 
 
-def test_gpu_overlay_takes_a_gpu_and_keeps_its_engines() -> None:
-    pod = one(build("gpu"), "Deployment", "ovsam-triton")["spec"]["template"]["spec"]
-    assert pod["containers"][0]["resources"]["limits"]["nvidia.com/gpu"] == "1"
-    assert pod["nodeSelector"] == {"nvidia.com/gpu.present": "true"}
-    assert {"name": "tensorrt-cache", "mountPath": "/var/cache/tensorrt"} in pod["containers"][0]["volumeMounts"]
-
-
-def test_gateway_and_triton_of_the_gpu_overlay_copy_the_same_model() -> None:
-    objects = build("gpu")
-    copies = [
-        one(objects, "Deployment", name)["spec"]["template"]["spec"]["initContainers"][0]
-        for name in ("ovsam-gateway", "ovsam-triton")
+def _tritons(overlay: str) -> list[Object]:
+    """The pods' specs."""
+    deployments = of_kind(build(overlay), "Deployment")
+    return [
+        item["spec"]["template"]["spec"] for item in deployments if item["metadata"]["name"].startswith("ovsam-triton")
     ]
-    assert copies[0]["args"] == copies[1]["args"]
-    assert copies[0]["envFrom"] == copies[1]["envFrom"]
+
+
+GPU_OVERLAYS = [("gpu", 1), ("gpu-split", 2)]
+
+
+@pytest.mark.parametrize(("overlay", "count"), GPU_OVERLAYS)
+def test_each_triton_of_a_gpu_overlay_takes_a_gpu_and_keeps_its_engines(overlay: str, count: int) -> None:
+    tritons = _tritons(overlay)
+    assert len(tritons) == count
+    for pod in tritons:
+        container = pod["containers"][0]
+        assert container["resources"]["limits"]["nvidia.com/gpu"] == "1"
+        assert pod["nodeSelector"] == {"nvidia.com/gpu.present": "true"}
+        assert any(mount["name"] == "tensorrt-cache" for mount in container["volumeMounts"])
+        assert triton_checks.gpu_faults(pod) == []
+
+
+GPU_FAULTS: list[tuple[Callable[[Object], object], str]] = [
+    (lambda container: container["args"].remove("--model-config-name=gpu"), "has no None.pbtxt"),
+    (lambda container: container["args"].remove("--rate-limit=execution_count"), "executions of image_encoder are not"),
+    (lambda container: container["volumeMounts"].clear(), "engines of image_encoder lie in no volume"),
+]
+
+
+@pytest.mark.parametrize(("damage", "expected"), GPU_FAULTS)
+def test_a_seeded_fault_of_a_gpu_server_is_caught(damage: Callable[[Object], object], expected: str) -> None:
+    (pod,) = _tritons("gpu")
+    damage(pod["containers"][0])
+    assert any(expected in fault for fault in triton_checks.gpu_faults(pod))
+
+
+@pytest.mark.parametrize(("overlay", "count"), GPU_OVERLAYS)
+def test_gateway_and_triton_of_a_gpu_overlay_copy_the_same_model(overlay: str, count: int) -> None:
+    gateway = one(build(overlay), "Deployment", "ovsam-gateway")["spec"]["template"]["spec"]["initContainers"][0]
+    copies = [pod["initContainers"][0] for pod in _tritons(overlay)]
+    assert [(copy["args"], copy["envFrom"]) for copy in copies] == [(gateway["args"], gateway["envFrom"])] * count
+
+
+@pytest.mark.parametrize(
+    ("overlay", "scaler"), [("cpu-split", "HorizontalPodAutoscaler"), ("gpu-split", "ScaledObject")]
+)
+def test_encoder_and_decoder_scale_apart(overlay: str, scaler: str) -> None:
+    """One scaler each, on what each of them alone is short of."""
+    scalers = {item["metadata"]["name"]: yaml.safe_dump(item["spec"]) for item in of_kind(build(overlay), scaler)}
+    assert set(scalers) == {"ovsam-gateway", "ovsam-triton-encoder", "ovsam-triton-decoder"}
+    for half, model in (("encoder", "image_encoder"), ("decoder", "prompt_decoder")):
+        named = {name for name in MODEL_NAMES if name in scalers[f"ovsam-triton-{half}"]}
+        assert named == {model}
