@@ -29,7 +29,12 @@ def register(commands: Commands, *, baselines: Baselines) -> None:
     evaluation.add_argument("--vocabulary", help="stored names to choose from (default: the file's classes)")
     evaluation.add_argument("--split", help="only base,novel (COCO) or rare,common,frequent (LVIS) classes")
     evaluation.add_argument("--apart", metavar="CLASSES", help="classes measured apart from the others")
-    evaluation.add_argument("--detections", type=Path, help="COCO results whose boxes are prompts, for mask AP")
+    evaluation.add_argument(
+        "--detections",
+        type=Path,
+        help="COCO results whose boxes are prompts, for mask AP over the measured pictures "
+        "(without --split and --limit: all of the file)",
+    )
     evaluation.add_argument("--limit", type=_count, help="at most so many objects, evenly spread over the file")
     evaluation.add_argument("--jobs", type=_count, default=1, help="pictures at a time; 1 measures latency (default 1)")
     evaluation.add_argument("--resume", action="store_true", help="go on with the run that ended in the same folder")

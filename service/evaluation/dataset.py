@@ -1,7 +1,7 @@
 """An annotation file in COCO's or LVIS' format, as pictures with the objects to ask for."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -52,10 +52,14 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """An image with the objects to ask for and, for average precision, all that is annotated and was looked for."""
+    """An image with the objects to ask for and, for average precision, all that is annotated and was looked for.
+
+    `size` is (height, width).
+    """
 
     id: int
     path: Path
+    size: tuple[int, int]
     kind: str | None
     targets: tuple[Target, ...]
     annotated: tuple[Target, ...]
@@ -90,8 +94,11 @@ def read_dataset(annotations: Path, images: Path) -> DataSet:
     return DataSet(categories, tuple(sorted(pictures, key=lambda picture: picture.id)))
 
 
-def choose(dataset: DataSet, *, splits: Sequence[str], limit: int | None) -> DataSet:
-    """Only objects of the named splits, and of them `limit`, evenly spread over the file."""
+def choose(dataset: DataSet, *, splits: Sequence[str], limit: int | None, detected: Collection[int] = ()) -> DataSet:
+    """Only objects of the named splits, and of them `limit`, evenly spread over the file; pictures without any go.
+
+    Of the whole file those stay whose ids are `detected`: what was detected where nothing is, is a false alarm.
+    """
     known = {category.split for category in dataset.categories.values()} - {None}
     for split in splits:
         if split not in known:
@@ -111,7 +118,8 @@ def choose(dataset: DataSet, *, splits: Sequence[str], limit: int | None) -> Dat
         replace(picture, targets=tuple(target for target in picture.targets if target.id in wanted))
         for picture in dataset.pictures
     )
-    return DataSet(dataset.categories, tuple(picture for picture in pictures if picture.targets))
+    empty = set() if splits or limit is not None else set(detected)
+    return DataSet(dataset.categories, tuple(item for item in pictures if item.targets or item.id in empty))
 
 
 def clip_box(box: Box, size: tuple[int, int]) -> Box:
@@ -151,7 +159,8 @@ def _target(row: Mapping[str, Any], categories: Mapping[int, Category], *, size:
 def _picture(row: Mapping[str, Any], images: Path, annotated: Sequence[Target]) -> Picture:
     targets = tuple(target for target in annotated if not target.crowd)
     path = images / _file_name(row, images)
-    return Picture(row["id"], path, row.get("kind"), targets, tuple(annotated), _verified(row, annotated))
+    size = (row["height"], row["width"])
+    return Picture(row["id"], path, size, row.get("kind"), targets, tuple(annotated), _verified(row, annotated))
 
 
 def _verified(row: Mapping[str, Any], annotated: Sequence[Target]) -> Verified | None:

@@ -34,10 +34,10 @@ def evaluate(options: argparse.Namespace, *, url: str, comparison: Comparison | 
     """Measure, compare recognisers if asked, write and print; the exit status is 1 when something failed on the way."""
     rule = parse_rule(options.prompt)
     dataset = read_dataset(options.annotations, options.images)
-    chosen = choose(dataset, splits=_words(options.split), limit=options.limit)
     detections = _read_detections(options.detections) if options.detections else {}
+    chosen = choose(dataset, splits=_words(options.split), limit=options.limit, detected=detections.keys())
     unknown = set(_words(options.apart)) - {category.name for category in dataset.categories.values()}
-    if unknown or not chosen.pictures:
+    if unknown or not chosen.targets():
         raise InvalidDataSet(f"no class is called {', '.join(sorted(unknown))}" if unknown else "no object to ask for")
     file = RecordFile(options.out, _asked(options))
     done = file.resume() if options.resume else []

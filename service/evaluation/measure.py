@@ -40,19 +40,21 @@ class Examiner:
         start = time.perf_counter()
         upload = self.client.upload(picture.path)
         uploaded = time.perf_counter() - start
-        objects, model, revision = [], "", ""
+        objects, answers = [], []
         for target in picture.targets:
             record, answer = self._measure_object(upload.digest, target)
             objects.append(record)
-            model, revision = answer.model, answer.revision
+            answers.append(answer)
+        detections, answered = self._detections(upload.digest, picture)
+        last = (answers + answered)[-1]
         first = next((uploaded + item.steps[0].seconds for item in objects[:1] if item.steps), None)
         return PictureRecord(
             id=picture.id,
-            model=model,
-            revision=revision,
+            model=last.model,
+            revision=last.revision,
             first_seconds=None if upload.known else first,
             objects=tuple(objects),
-            detections=tuple(self._detections(upload.digest, picture)),
+            detections=tuple(detections),
         )
 
     def _measure_object(self, digest: str, target: Target) -> tuple[ObjectRecord, Answer]:
@@ -78,19 +80,21 @@ class Examiner:
                 return _record(target, prompt, steps, found), answer
             prompt = replace(prompt, points=[*prompt.points, click], mask_ref=found.mask_ref)
 
-    def _detections(self, digest: str, picture: Picture) -> list[DetectionRecord]:
+    def _detections(self, digest: str, picture: Picture) -> tuple[list[DetectionRecord], list[Answer]]:
         """A box that the service refuses, as one without any area, counts as not detected."""
-        boxes, size = self.detections.get(picture.id, ()), picture.targets[0].size
-        records = []
+        boxes = self.detections.get(picture.id, ())
+        records, answers = [], []
         for start in range(0, len(boxes), _BOXES):
             chunk = boxes[start : start + _BOXES]
-            answer = self.client.segment(digest, boxes=[clip_box(item.box, size) for item in chunk], classify=False)
+            clipped = [clip_box(item.box, picture.size) for item in chunk]
+            answer = self.client.segment(digest, boxes=clipped, classify=False)
+            answers.append(answer)
             records += [
                 DetectionRecord(item.category, item.score, found.rle.size, found.rle.counts)
                 for item, found in zip(chunk, answer, strict=True)
                 if found.rle is not None
             ]
-        return records
+        return records, answers
 
     def _options(self, prompts: list[Prompt]) -> SegmentOptions:
         return {**self.names, "prompts": prompts, "top_k": _NAMES}

@@ -1,6 +1,8 @@
 """`ovsam evaluate` and `ovsam compare` against a real server process with the bundled model."""
 
 import argparse
+import contextlib
+import io
 import json
 import shutil
 from collections.abc import Iterator
@@ -10,6 +12,8 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
 
 from service.baselines.opening import Baselines
 from service.evaluation.commands import register
@@ -96,22 +100,51 @@ def test_a_run_that_was_cut_off_is_resumed_where_it_ended(
         evaluate(gateway, out, "--prompt", "paper-box", "--resume")
 
 
-def test_given_detections_get_masks_and_their_average_precision(gateway: Gateway, tmp_path: Path) -> None:
+def test_given_detections_get_masks_and_the_average_precision_that_pycocotools_gives(
+    gateway: Gateway, tmp_path: Path
+) -> None:
+    """On a picture without any object too, where every detection is a false alarm."""
     document = json.loads((SET / "annotations.json").read_text())
-    picture = next(row["id"] for row in document["images"] if row["file_name"] == "coffee.jpg")
-    rows = [row for row in document["annotations"] if row["image_id"] == picture]
-    own = tmp_path / "coffee.json"
-    images = [row for row in document["images"] if row["id"] == picture]
+    images = [row for row in document["images"] if row["file_name"] in {"coffee.jpg", "cat.jpg"}]
+    ids = {row["file_name"]: row["id"] for row in images}
+    coffee, cat = ids["coffee.jpg"], ids["cat.jpg"]
+    rows = [row for row in document["annotations"] if row["image_id"] == coffee]
+    own, boxes = tmp_path / "annotations.json", tmp_path / "detections.json"
     own.write_text(json.dumps({**document, "images": images, "annotations": rows}))
-    boxes = tmp_path / "detections.json"
     kept = ("image_id", "category_id", "bbox")
-    boxes.write_text(json.dumps([{**{key: row[key] for key in kept}, "score": 0.9} for row in rows]))
-    asked = ("--annotations", own, "--prompt", "paper-box", "--detections", boxes, "--limit", 1)
+    given = [{**{key: row[key] for key in kept}, "score": 0.9} for row in rows]
+    given.append({"image_id": cat, "category_id": rows[0]["category_id"], "bbox": [100, 50, 200, 200], "score": 0.95})
+    boxes.write_text(json.dumps(given))
+    asked = ("--annotations", own, "--prompt", "paper-box", "--detections", boxes)
     status, report = evaluate(gateway, tmp_path / "out", *asked)
     assert status == 0
-    assert report["groups"]["all"]["objects"] == 1
+    assert (report["pictures"], report["groups"]["all"]["pictures"]) == (2, 1)
     precision = report["average_precision"]["all"]
-    assert 0 < precision["AP"] <= precision["AP50"] <= 1
+    expected = by_pycocotools(own, tmp_path / "out" / "pictures.jsonl")
+    assert [precision[name] for name in ("AP", "AP50", "AP75")] == pytest.approx(expected, abs=1e-9)
+    assert 0 < precision["AP50"] < 1
+
+
+def by_pycocotools(annotations: Path, records: Path) -> list[float]:
+    """AP, AP50 and AP75 of the masks that were recorded."""
+    results = [
+        {
+            "image_id": record["id"],
+            "category_id": found["category"],
+            "score": found["score"],
+            "segmentation": {"size": found["size"], "counts": found["counts"]},
+        }
+        for record in map(json.loads, records.read_text().splitlines())
+        for found in record["detections"]
+    ]
+    with contextlib.redirect_stdout(io.StringIO()):
+        known = COCO(str(annotations))
+        judge = COCOeval(known, known.loadRes(results), "segm")
+        judge.evaluate()
+        judge.accumulate()
+        judge.summarize()
+    figures: list[float] = judge.stats[:3].tolist()
+    return figures
 
 
 def test_recognisers_are_compared_over_the_masks_that_were_measured(gateway: Gateway, tmp_path: Path) -> None:

@@ -325,6 +325,24 @@ def test_a_limit_spreads_over_the_file_and_crowds_are_not_asked_for() -> None:
     assert len(dataset.targets()) == 152
 
 
+def test_pictures_without_objects_stay_where_something_was_detected_on_them(tmp_path: Path) -> None:
+    """COCO counts a detection where nothing is as a false alarm; a part of the file is not judged as the whole."""
+    document = json.loads((SET / "annotations.json").read_text())
+    first, second, *_ = (row["id"] for row in document["images"])
+    rows = [row for row in document["annotations"] if row["image_id"] not in {first, second}]
+    path = tmp_path / "annotations.json"
+    path.write_text(json.dumps({**document, "annotations": rows}))
+    dataset = read_dataset(path, SET / "images")
+
+    def without_objects(**asked: Any) -> set[int]:
+        chosen = choose(dataset, **{"splits": [], "limit": None, "detected": {second}, **asked})
+        return {picture.id for picture in chosen.pictures if not picture.targets}
+
+    assert without_objects() == {second}
+    assert without_objects(detected=()) == set()
+    assert without_objects(limit=3) == set()
+
+
 def test_latency_percentiles_name_their_count() -> None:
     assert percentiles_ms([]) == {"count": 0}
     assert percentiles_ms([0.01, 0.02, 0.03]) == {"count": 3, "p50": 20.0, "p90": 28.0, "p99": 29.8}
