@@ -6,7 +6,7 @@ HOST ?= 127.0.0.1
 PORT ?= 8000
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev setup-export run check format test test-quick test-system label-studio-test bench audit sbom evaluate measure recognisers drill proto check-deploy settings-page nano triton stack lock
+.PHONY: help setup setup-dev setup-export run check format test test-slow test-system label-studio-test bench audit sbom evaluate measure recognisers drill proto check-deploy settings-page nano triton stack lock
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -46,11 +46,11 @@ test-system: ## install the servers and tools that the tests run for real, where
 	  || { apt-get update -qq && apt-get install -y -qq $$package >/dev/null; } \
 	  || { echo "please install $$package, which has $$tool"; exit 1; }; done
 
-test: setup-export test-system ## all tests, against real servers and a real browser
-	$(BIN)/pytest --durations=20
+test: setup-export test-system ## what fails first, against a real Redis and a real browser (minutes)
+	$(BIN)/pytest -m "not slow" --durations=10
 
-test-quick: setup-export test-system ## the core, its adapters and its transports alone
-	$(BIN)/pytest tests/unit tests/contract tests/transports
+test-slow: setup-export test-system ## the rest: Triton, stacks that lose parts, the full-size network (half an hour)
+	$(BIN)/pytest -m slow --durations=20
 
 label-studio-test: setup-export ## drive the service by a real Label Studio, installed under build/ (minutes)
 	test -x build/label-studio/bin/label-studio || { $(PYTHON) -m venv build/label-studio \

@@ -1,0 +1,27 @@
+"""Which tests are slow: `make test` leaves them to `make test-slow`, CI runs both."""
+
+import pytest
+
+SLOW = (
+    "[triton]",
+    "tests/deploy/test_image.py",
+    "tests/end_to_end/abuse/",
+    "tests/end_to_end/test_drill.py",
+    "tests/end_to_end/test_label_studio_real.py",
+    "tests/end_to_end/test_production.py",
+    "tests/end_to_end/test_triton_",
+    "tests/export/test_baseline_",
+    "tests/export/test_compare_stores.py",
+    "tests/export/test_full_size",
+    "tests/export/test_nano_",
+    "tests/export/test_openvino.py",
+    "tests/export/test_precision.py",
+)
+"""Whole stacks that are killed and come back, trained and full-size networks, the image's own steps."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark them by where they are: what a test costs follows from what its module starts."""
+    for item in items:
+        if any(part in item.nodeid for part in SLOW):
+            item.add_marker(pytest.mark.slow)
