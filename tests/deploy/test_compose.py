@@ -1,6 +1,9 @@
 """docker-compose.yml: it parses, and what it names exists in the Dockerfile, the repository and the code."""
 
+import subprocess
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,6 +20,35 @@ Compose = dict[str, Any]
 def _read() -> Compose:
     parsed: Compose = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
     return parsed
+
+
+def _schema(path: Path) -> "subprocess.CompletedProcess[str]":
+    """Against the Compose specification's own schema."""
+    command = [Path(sys.executable).with_name("check-jsonschema"), "--builtin-schema", "vendor.compose-spec", path]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+
+
+def test_it_is_what_the_compose_specification_says() -> None:
+    done = _schema(ROOT / "docker-compose.yml")
+    assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("healthcheck:", "helthcheck:"),
+        ("condition: service_healthy", "condition: healthy"),
+        ("cap_drop: [ALL]", "cap_drop: ALL"),
+    ],
+)
+def test_what_the_specification_does_not_know_is_caught(tmp_path: Path, old: str, new: str) -> None:
+    text = (ROOT / "docker-compose.yml").read_text()
+    assert old in text
+    damaged = tmp_path / "docker-compose.yml"
+    damaged.write_text(text.replace(old, new))
+    done = _schema(damaged)
+    assert done.returncode == 1
+    assert "Schema validation errors" in done.stdout
 
 
 def _faults(compose: Compose) -> list[str]:
