@@ -24,7 +24,8 @@ def _read() -> Compose:
 
 def _schema(path: Path) -> "subprocess.CompletedProcess[str]":
     """Against the Compose specification's own schema."""
-    command = [Path(sys.executable).with_name("check-jsonschema"), "--builtin-schema", "vendor.compose-spec", path]
+    tool = Path(sys.executable).with_name("check-jsonschema")
+    command = [str(tool), "--builtin-schema", "vendor.compose-spec", str(path)]
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
 
 
