@@ -12,7 +12,7 @@ import yaml
 from service.settings import Settings
 from service.settings_page import variable
 from tests.deploy.dockerfile import read_stages
-from tests.deploy.manifests import ROOT
+from tests.deploy.manifests import ROOT, build, one
 
 Compose = dict[str, Any]
 
@@ -118,3 +118,12 @@ def test_profiles_choose_the_triton_and_nothing_else() -> None:
     assert all(services[name]["networks"]["default"]["aliases"] == ["triton"] for name in profiles)
     waited = {name: wait.get("required") for name, wait in services["gateway"]["depends_on"].items()}
     assert waited == {"redis": None, "triton-cpu": False, "triton-gpu": False}
+
+
+@pytest.mark.parametrize("kind", ["cpu", "gpu"])
+def test_triton_is_started_as_in_kubernetes(kind: str) -> None:
+    """But for the ports, which are Triton's own."""
+    service = _read()["services"][f"triton-{kind}"]
+    pod = one(build(kind), "Deployment", "ovsam-triton")["spec"]["template"]["spec"]
+    flags = [flag for flag in pod["containers"][0]["args"] if "-port=" not in flag]
+    assert service["entrypoint"] + service.get("command", []) == ["tritonserver", *flags]
