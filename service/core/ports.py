@@ -26,7 +26,7 @@ class ModelBackend(Protocol):
         ...
 
     async def probe(self) -> None:
-        """Run a tiny real inference of every model; raises BackendUnavailable."""
+        """Run a tiny real inference of every model that clicks need; raises BackendUnavailable."""
         ...
 
     async def close(self) -> None:

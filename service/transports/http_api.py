@@ -218,6 +218,6 @@ async def healthz() -> schemas.Health:
 
 @router.get("/readyz", response_model=schemas.Health)
 async def readyz(ready: Ready) -> schemas.Health:
-    """Every model has just answered a real probe inference."""
+    """Every model that a click needs has just answered a real probe inference."""
     await ready.check_ready()
     return schemas.Health(status="ready")
