@@ -87,7 +87,7 @@ def _report(
         "pictures": len(records),
         "failed": sum(len(record.objects) for record in records) - len(cases),
         "groups": group_figures(cases, apart=_words(options.apart)),
-        "clicks": click_figures(cases, clicks=rule.clicks),
+        "clicks": click_figures(cases, clicks=rule.clicks, apart=_words(options.apart)),
         "confusions": confusions(cases),
         "average_precision": precision_figures(dataset, records) if options.detections else None,
         "recognisers": None,

@@ -49,6 +49,9 @@ def markdown(report: Report) -> str:
         keys = [key for key in _MEANS if key != "iou_by_picture"]
         rows = [[row["click"], row["error"], *(row[key] for key in keys)] for row in report["clicks"]]
         parts.append(_table(["clicks", "1 - IoU", *(_HEADINGS[key] for key in keys)], rows))
+        counts = [f"{row['click']} click{'s' * (row['click'] > 1)}" for row in report["clicks"]]
+        errors = [[name, *(row["errors"][name] for row in report["clicks"])] for name, _ in _groups(report)]
+        parts.append(_table(["1 - IoU by group", *counts], errors))
     if report["average_precision"]:
         names = list(report["average_precision"]["all"])
         rows = [[split, *row.values()] for split, row in report["average_precision"].items()]

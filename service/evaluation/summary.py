@@ -40,7 +40,23 @@ def cases_of(dataset: DataSet, records: Iterable[PictureRecord]) -> list[Case]:
 
 
 def group_figures(cases: Sequence[Case], *, apart: Collection[str]) -> dict[str, Figures]:
-    """Means of all objects and of each group; the classes `apart` are groups of their own and in no other but `all`."""
+    """Means after the last click, of all objects and of each group."""
+    return {name: _means(members) for name, members in _groups(cases, apart=apart).items()}
+
+
+def click_figures(cases: Sequence[Case], *, clicks: int, apart: Collection[str]) -> list[Figures]:
+    """Means after 1 ... `clicks` clicks; `error` is 1 - IoU, also of each group."""
+    rows = []
+    groups = _groups(cases, apart=apart)
+    for click in range(1, clicks + 1):
+        quality = _quality(cases, [case.step(click) for case in cases])
+        errors = {name: 1 - sum(case.step(click).iou for case in of) / len(of) for name, of in groups.items()}
+        rows.append({"click": click, "error": errors.get("all"), "errors": errors, **quality})
+    return rows
+
+
+def _groups(cases: Sequence[Case], *, apart: Collection[str]) -> dict[str, list[Case]]:
+    """All objects and each group; the classes `apart` are groups of their own and in no other but `all`."""
     rest = [case for case in cases if case.target.category.name not in apart]
     groups: dict[str, list[Case]] = {"all": list(cases)}
     if len(rest) < len(cases):
@@ -54,16 +70,7 @@ def group_figures(cases: Sequence[Case], *, apart: Collection[str]) -> dict[str,
                 parts[name].append(case)
         if len(parts) > 1 or group_of is _size:
             groups |= {name: parts[name] for name in sorted(parts)}
-    return {name: _means(members) for name, members in groups.items() if members}
-
-
-def click_figures(cases: Sequence[Case], *, clicks: int) -> list[Figures]:
-    """Means after 1 ... `clicks` clicks; `error` is 1 - IoU."""
-    rows = []
-    for click in range(1, clicks + 1):
-        quality = _quality(cases, [case.step(click) for case in cases])
-        rows.append({"click": click, "error": 1 - quality["iou"] if cases else None, **quality})
-    return rows
+    return {name: members for name, members in groups.items() if members}
 
 
 def confusions(cases: Sequence[Case]) -> list[Figures]:

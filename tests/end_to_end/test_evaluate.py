@@ -60,6 +60,9 @@ def test_objects_are_measured_click_by_click_and_by_group(clicked: tuple[Path, d
     assert groups["coin"]["objects"] + groups["all but coin"]["objects"] == OBJECTS
     assert [row["click"] for row in report["clicks"]] == [1, 2]
     assert report["clicks"][-1]["iou"] == pytest.approx(groups["all"]["iou"])
+    last = report["clicks"][-1]["errors"]
+    assert last == pytest.approx({name: 1 - row["iou"] for name, row in groups.items()})
+    assert report["clicks"][0]["errors"]["all"] == report["clicks"][0]["error"] > last["all"]
     assert 0.2 < groups["all"]["iou"] <= 1
     assert groups["all"]["top1"] <= groups["all"]["top5"]
 
@@ -77,6 +80,7 @@ def test_a_run_leaves_markdown_charts_and_a_contact_sheet(clicked: tuple[Path, d
     text = (out / "report.md").read_text()
     assert "| all but coin |" in text
     assert "| clicks |" in text
+    assert "| 1 - IoU by group | 1 click | 2 clicks |" in text
     for name in ("groups", "iou", "clicks", "latency", "contact_sheet"):
         picture = cv2.imread(str(out / f"{name}.png"))
         assert picture is not None
