@@ -40,7 +40,7 @@ format: setup-dev ## format and mend what can be mended
 	$(BIN)/ruff check --fix .
 
 test-system: ## install the servers and tools that the tests run for real, where apt-get can
-	@for pair in redis-server:redis-server chromium:chromium promtool:prometheus kubectl:kubernetes-client; do \
+	@for pair in redis-server:redis-server chromium:chromium promtool:prometheus kubectl:kubernetes-client ip:iproute2; do \
 	  tool=$${pair%%:*}; package=$${pair##*:}; command -v $$tool >/dev/null && continue; \
 	  echo "installing $$package"; apt-get install -y -qq $$package >/dev/null 2>&1 \
 	  || { apt-get update -qq && apt-get install -y -qq $$package >/dev/null; } \
