@@ -61,7 +61,7 @@ bench: setup-dev ## measure latency and throughput (ratios within one run)
 	$(BIN)/python tests/benchmark/run.py
 
 evaluate: setup-export ## measure the bundled model on its held-out sets
-	$(BIN)/python -m export.nano prepare
+	$(BIN)/python -m export.nano prepare --scenes 0
 	$(BIN)/python -m export.nano.evaluate --repository model_repository
 
 build/audit-venv:

@@ -40,8 +40,17 @@ def write_graph(spec: GraphSpec, path: Path) -> None:
         )
     if program is None:
         raise RuntimeError(f"{spec.name}: torch exported nothing")
+    forget_sources(program)
     path.parent.mkdir(parents=True, exist_ok=True)
     program.save(str(path), external_data=_weight_bytes(spec.module) > _EXTERNAL_BYTES)
+
+
+def forget_sources(program: torch.onnx.ONNXProgram) -> None:
+    """Drop what the exporter notes on every node: stack traces, with the paths of the machine that exported."""
+    for node in program.model.graph.all_nodes():
+        node.metadata_props.clear()
+    for value in program.model.graph.initializers.values():
+        value.metadata_props.clear()
 
 
 def to_float16(network: OpenVocabularySam) -> None:

@@ -17,7 +17,7 @@ from tqdm import tqdm
 from export.nano.cutouts import load_cutouts
 from export.nano.ingredients import OPENMOJI
 from export.nano.runtime import BoolMask, EncodedImage, Nano, Prompt
-from export.nano.scenes import TRAINING_SIZE, Composer, read_scene
+from export.nano.scenes import UNIT_SIZE, Composer, read_scene
 from export.nano.textures import UInt8Image, load_photographs
 
 SMALLEST_OBJECT = 300
@@ -201,7 +201,7 @@ def drawing_names(nano: Nano, work: Path) -> dict[str, float]:
     ranks = []
     for _ in tqdm(range(DRAWINGS // 4), desc="drawings", unit="picture"):
         drawn = [cutouts[index] for index in rng.integers(len(cutouts), size=4)]
-        image, masks = composer.grid(rng, drawn, TRAINING_SIZE, columns=2)
+        image, masks = composer.grid(rng, drawn, UNIT_SIZE, columns=2)
         encoded = nano.encode(image)
         for cutout, mask in zip(drawn, masks, strict=True):
             covered = cv2.resize(mask.astype(np.float32), (nano.side, nano.side), interpolation=cv2.INTER_AREA)

@@ -18,10 +18,11 @@ from export.nano.recognition import load_head
 from export.nano.text import copy_reference_text_encoder, imagenet_lemmas, write_text_encoder, write_tokenizer
 from export.nano.train import MaskNetwork, training_record
 from export.nano.trunk import Trunk, load_trunk
+from export.onnx_export import forget_sources
 from export.repository import ModelFolder, write_config, write_manifest
 from export.tensorrt_build import write_gpu_configs
 
-OPSET = 18
+OPSET = 20
 SMALLEST_HALVED = 1024
 TOLERANCE = 2e-3
 """Largest difference of PyTorch and ONNX Runtime over the output's largest value (a step of float16 is 5e-4)."""
@@ -29,7 +30,7 @@ COMMON_PART = 0.7
 """Share of the mean text embedding that is taken out of every text embedding."""
 TEXTS_PER_BATCH = 64
 MASK_GROUP = ("image_embedding", "high_res_8", "high_res_4")
-REGION_GROUP = ("region_32", "region_16")
+REGION_GROUP = ("region_32", "region_16", "region_64")
 
 
 CLEAN_UP = {"smooth_sigma": 0.8, "keep_prompted": True, "fill_holes_below": 0.15, "drop_islands_below": 0.05}
@@ -137,6 +138,7 @@ def write_graph(export: Export, target: Path) -> None:
         verbose=False,
     )
     assert program is not None
+    forget_sources(program)
     model = program.model_proto
     _store_as_float16(model)
     onnx.save(model, target)

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from export.nano.network import EIGHTH, QUARTER, WIDTH, Features, Neck, PromptDecoder, Prompts
-from export.nano.train import normalise
+from export.nano.train import encode, normalise
 from export.nano.trunk import CHANNELS, HEAD_CHANNELS, Trunk
 
 BUNDLE = {
@@ -14,6 +14,7 @@ BUNDLE = {
     "high_res_4": (QUARTER, 4),
     "region_32": (HEAD_CHANNELS, 32),
     "region_16": (CHANNELS[16], 16),
+    "region_64": (HEAD_CHANNELS, 64),
 }
 """Channels and stride of each tensor that leaves the image encoder."""
 INPUT_SIZE = 512
@@ -31,13 +32,11 @@ class ImageEncoderGraph(nn.Module):
         super().__init__()
         self.trunk, self.neck = trunk, neck
 
-    def forward(self, image: Tensor, valid_size: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        """[B,S,S,3], [B,2] -> mask group (H/16, H/8, H/4), region group (H/32, H/16)."""
-        maps = self.trunk(normalise(image, valid_size))
-        features = self.neck(maps)
-        regions = (self.trunk.head_features(maps[32]), maps[16])
-        embedding, eighth, quarter, region_32, region_16 = (x.half() for x in (*features, *regions))
-        return embedding, eighth, quarter, region_32, region_16
+    def forward(self, image: Tensor, valid_size: Tensor) -> tuple[Tensor, ...]:
+        """[B,S,S,3], [B,2] -> mask group (H/16, H/8, H/4), region group (H/32, H/16, and H/32 of half the picture)."""
+        features, maps, halved = encode(self.trunk, self.neck, normalise(image, valid_size))
+        regions = (self.trunk.head_features(maps[32]), maps[16], self.trunk.head_features(halved[32]))
+        return tuple(x.half() for x in (*features, *regions))
 
 
 class PromptDecoderGraph(nn.Module):
@@ -104,12 +103,15 @@ class RegionEncoderGraph(nn.Module):
         self.register_buffer("class_texts", class_texts)
         self.head, self.gate = trained or (None, None)
 
-    def forward(self, region_32: Tensor, region_16: Tensor, boxes: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
-        """Bx1280x16x16, Bx112x32x32, BxNx4, BxNxLxL -> BxNxD twice, zeros for an empty mask."""
+    def forward(
+        self, region_32: Tensor, region_16: Tensor, region_64: Tensor, boxes: Tensor, masks: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Bx1280x16x16, Bx112x32x32, Bx1280x8x8, BxNx4, BxNxLxL -> BxNxD twice, zeros for an empty mask."""
         weights = masks.float() * (boxes[..., 2] > boxes[..., 0]).float()[..., None, None]
         found = weights.amax((2, 3)).unsqueeze(2)
-        deep, shallow = (pool(level.float(), weights) for level in (region_32, region_16))
-        plain = functional.normalize(self.conse(deep), dim=2, eps=1e-6)
+        deep, shallow, halved = (pool(level.float(), weights) for level in (region_32, region_16, region_64))
+        cells = halved_cells(weights, region_64.shape[3])
+        plain = functional.normalize(self.conse(torch.lerp(deep, halved, 0.5 * cells)), dim=2, eps=1e-6)
         embedding = plain
         if self.head is not None and self.gate is not None:
             pooled = torch.cat([deep, shallow], dim=2)
@@ -122,6 +124,11 @@ class RegionEncoderGraph(nn.Module):
         probabilities = (pooled @ self.class_weight.T + self.class_bias).softmax(2)
         best, classes = probabilities.topk(CONSE_CLASSES, dim=2)
         return (best[..., None] * self.class_texts[classes]).sum(2)
+
+
+def halved_cells(masks: Tensor, side: int) -> Tensor:
+    """BxNxLxL -> BxNx1: how many cells of a side x side map an object fills, at most one; a part of one says little."""
+    return (masks.mean((2, 3)) * side**2).clamp(max=1)[..., None]
 
 
 def pool(level: Tensor, masks: Tensor) -> Tensor:

@@ -88,7 +88,11 @@ class Attention(nn.Module):
 
 
 class Neck(nn.Module):
-    """Trunk features -> the mask group: global context at H/32, blocks at H/16, detail kept at H/8 and H/4."""
+    """Trunk features -> the mask group: global context at H/32, blocks at H/16, detail kept at H/8 and H/4.
+
+    The embedding is made of the picture at two scales. The trunk learnt from things that fill 224 pixels; what fills
+    500 comes back as its parts unless the picture is also seen at half its size.
+    """
 
     def __init__(self) -> None:
         """Build with fixed sizes."""
@@ -100,6 +104,7 @@ class Neck(nn.Module):
         self.mlp = nn.Sequential(nn.Linear(WIDTH, 2 * WIDTH), nn.GELU(), nn.Linear(2 * WIDTH, WIDTH))
         self.middle = nn.Conv2d(CHANNELS[16], WIDTH, 1)
         self.blocks = nn.Sequential(ConvBlock(WIDTH), ConvBlock(WIDTH), ChannelNorm(WIDTH))
+        self.scales = nn.Conv2d(2 * WIDTH, WIDTH, 1)
         self.eighth = nn.Conv2d(CHANNELS[8], EIGHTH, 1)
         self.to_eighth = nn.Conv2d(WIDTH, EIGHTH, 1)
         self.eighth_block = ConvBlock(EIGHTH, kernel=5)
@@ -107,8 +112,15 @@ class Neck(nn.Module):
         self.to_quarter = nn.Conv2d(EIGHTH, QUARTER, 1)
         self.quarter_block = ConvBlock(QUARTER, kernel=5, expansion=2)
 
-    def forward(self, maps: dict[int, Tensor]) -> Features:
-        """Trunk maps by stride -> Features."""
+    def forward(self, maps: dict[int, Tensor], halved: dict[int, Tensor]) -> Features:
+        """Trunk maps by stride, of the picture and of the picture at half its size -> Features."""
+        both = torch.cat([self._embed(maps), _double(self._embed(halved))], dim=1)
+        embedding = self.scales(both)
+        eighth = self.eighth_block(self.eighth(maps[8]) + _double(self.to_eighth(embedding)))
+        quarter = self.quarter_block(self.quarter(maps[4]) + _double(self.to_quarter(eighth)))
+        return Features(embedding, eighth, quarter)
+
+    def _embed(self, maps: dict[int, Tensor]) -> Tensor:
         x = self.deep(maps[32])
         x = x + self.position(x)
         tokens = x.flatten(2).transpose(1, 2)
@@ -116,10 +128,8 @@ class Neck(nn.Module):
         tokens = tokens + self.attention(normed, normed, normed)
         tokens = tokens + self.mlp(self.norms[1](tokens))
         deep = tokens.transpose(1, 2).unflatten(2, x.shape[2:])
-        embedding = self.blocks(_double(deep) + self.middle(maps[16]))
-        eighth = self.eighth_block(self.eighth(maps[8]) + _double(self.to_eighth(embedding)))
-        quarter = self.quarter_block(self.quarter(maps[4]) + _double(self.to_quarter(eighth)))
-        return Features(embedding, eighth, quarter)
+        embedding: Tensor = self.blocks(_double(deep) + self.middle(maps[16]))
+        return embedding
 
 
 class TwoWayLayer(nn.Module):

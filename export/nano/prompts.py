@@ -114,7 +114,7 @@ def prompted(rng: Rng, scene: Scene, *, size: int, settings: PromptSettings) -> 
 
 def _crop(rng: Rng, scene: Scene, size: int) -> tuple[UInt8Image, UInt8Image]:
     side = scene.image.shape[0]
-    extent = int(rng.uniform(0.45, 1.0) * side) if size < side else int(rng.uniform(0.75, 1.0) * side)
+    extent = int(rng.uniform(0.5, 1.0) * side)
     y, x = rng.integers(side - extent + 1, size=2)
     window = (slice(y, y + extent), slice(x, x + extent))
     shrink = extent > size

@@ -50,7 +50,12 @@ class Nano:
         self.manifest = json.loads((repository / "manifest.json").read_text(encoding="utf-8"))
         self.size, self.side = self.manifest["input_size"], self.manifest["low_res_size"]
         self.encoder, self.decoder, self.regions = (
-            onnxruntime.InferenceSession(str(repository / name / "1/model.onnx"), options, ["CPUExecutionProvider"])
+            onnxruntime.InferenceSession(
+                str(repository / name / "1/model.onnx"),
+                options,
+                ["CPUExecutionProvider"],
+                disabled_optimizers=["SkipLayerNormFusion"],  # as the service does
+            )
             for name in ("image_encoder", "prompt_decoder", "region_encoder")
         )
         self.text = TextEncoder(repository / "text_encoder", threads=threads)

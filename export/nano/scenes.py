@@ -14,10 +14,10 @@ from export.nano.cutouts import Cutout, load_cutouts, read_cutout
 from export.nano.ingredients import OPENMOJI
 from export.nano.textures import Rng, UInt8Image, colour, fractal_noise, load_photographs, sample_texture
 
-TRAINING_SIZE = 384
-EVALUATION_SIZE = 512
+UNIT_SIZE = 384
+"""Sides of objects are given for scenes of this size."""
+SCENE_SIZE = 512
 OPAQUE = 0.5
-CAMOUFLAGED = 0.15
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,14 +30,30 @@ class Scene:
 
 
 @dataclass(frozen=True, slots=True)
+class Hardship:
+    """What training scenes have more of than the measured sets: the shares that photographs taught us to ask for."""
+
+    camouflaged: float = 0.0
+    """Objects drawn towards the colours around them."""
+    dominant: float = 0.3
+    """Scenes with an object as large as the scene."""
+    assembled: float = 0.0
+    """Objects put together from parts that differ in shape and surface: a click on one part means the whole."""
+    many_pieces: float = 0.0
+    """Surfaces of up to five pieces: clothes, plumage, storeys."""
+
+
+TRAINING = Hardship(camouflaged=0.15, dominant=0.5, assembled=0.2, many_pieces=0.35)
+
+
+@dataclass(frozen=True, slots=True)
 class Composer:
     """Where scenes take their objects and surfaces from."""
 
     work: Path
     cutouts: list[Cutout]
     photographs: list[UInt8Image] = field(repr=False)
-    camouflaged: float = 0.0
-    """Share of objects drawn towards the colours around them: a hardship of training, left out of the measured sets."""
+    hardship: Hardship = Hardship()
 
     def compose(self, rng: Rng, size: int) -> Scene:
         """One scene; equal generators give equal scenes."""
@@ -45,7 +61,7 @@ class Composer:
         labels = np.zeros((size, size), np.uint8)
         names = []
         for sprite, name, (x, y) in self._objects(rng, size):
-            if rng.random() < self.camouflaged:
+            if rng.random() < self.hardship.camouflaged:
                 _camouflage(rng, sprite, image)
             if rng.random() < 0.4:
                 _shadow(rng, image, sprite[..., 3], (x, y))
@@ -67,11 +83,11 @@ class Composer:
 
     def _objects(self, rng: Rng, size: int) -> list[tuple[NDArray[np.float32], str, tuple[int, int]]]:
         """Sprites with their names and top-left corners, in the order of pasting."""
-        unit = size / TRAINING_SIZE
+        unit = size / UNIT_SIZE
         if rng.random() < 0.25:
             return self._look_alikes(rng, size, extent=int(rng.uniform(36, 95) * unit))
         placed = []
-        dominant = rng.random() < 0.3
+        dominant = rng.random() < self.hardship.dominant
         for index in range(rng.integers(2, 8)):
             extent = int(np.exp(rng.uniform(np.log(34), np.log(350))) * unit)
             if index == 0 and dominant:
@@ -102,11 +118,13 @@ class Composer:
         return placed
 
     def _pick(self, rng: Rng) -> Cutout | None:
-        """A cut-out, or None for a plain shape."""
-        return None if rng.random() < 0.1 else self.cutouts[rng.integers(len(self.cutouts))]
+        """A cut-out, or None for a plain shape or an assembly of them."""
+        return None if rng.random() < 0.1 + self.hardship.assembled else self.cutouts[rng.integers(len(self.cutouts))]
 
     def _sprite(self, rng: Rng, extent: int, cutout: Cutout | None) -> tuple[NDArray[np.float32], str]:
         """RGBA in 0-255 / 0-1 with the longer side near `extent`, deformed, recoloured and perhaps textured."""
+        if cutout is None and self.hardship.assembled and rng.random() < 2 / 3:
+            return self._assembly(rng, extent), ""
         pixels = _shape(rng, extent) if cutout is None else read_cutout(self.work, cutout)
         sprite = _deform(rng, pixels, extent)
         height, width = sprite.shape[:2]
@@ -114,15 +132,39 @@ class Composer:
             surface = self._surface(rng, max(height, width))[:height, :width].astype(np.float32)
             share = rng.uniform(0.5, 1.0)
             sprite[..., :3] = share * surface + (1 - share) * sprite[..., :3]
-        if rng.random() < 0.5:
-            light = cv2.resize(rng.uniform(0.55, 1.3, (2, 2)).astype(np.float32), (width, height))
-            sprite[..., :3] *= light[..., None]
+        _light(rng, sprite)
         return sprite, "" if cutout is None else cutout.name
 
+    def _assembly(self, rng: Rng, extent: int) -> NDArray[np.float32]:
+        """Two to six parts, each grown onto one before it, under one light: a thing nobody has drawn."""
+        canvas, owned = np.zeros((extent, extent, 4), np.float32), np.zeros((extent, extent), np.uint8)
+        for index in range(int(rng.integers(2, 7))):
+            side = int(extent * (rng.uniform(0.4, 0.65) if index == 0 else rng.uniform(0.12, 0.5)))
+            part = _deform(rng, _shape(rng, max(side, 8)), max(side, 8))
+            height, width = part.shape[:2]
+            if rng.random() < 0.8:
+                part[..., :3] = self._surface(rng, max(height, width))[:height, :width]
+            centre = (extent / 2, extent / 2)
+            if index > 0:
+                places = np.flatnonzero(cv2.morphologyEx(owned, cv2.MORPH_GRADIENT, np.ones((3, 3), np.uint8)))
+                place = int(places[rng.integers(len(places))]) if len(places) else 0
+                centre = (place % extent, place // extent)
+            _paste(canvas[..., :3], owned, part, (int(centre[0] - width / 2), int(centre[1] - height / 2)), label=1)
+        canvas[..., 3] = owned
+        left, top, width, height = cv2.boundingRect(owned)
+        whole = np.ascontiguousarray(canvas[top : top + height, left : left + width])
+        _light(rng, whole)
+        return whole
+
     def _surface(self, rng: Rng, size: int) -> UInt8Image:
-        """One texture, or two that meet along a line: things are rarely of one piece."""
+        """One texture, or several that meet along lines: things are rarely of one piece."""
         surface = sample_texture(rng, self.photographs, size)
-        if rng.random() < 0.4:
+        if self.hardship.many_pieces and rng.random() < self.hardship.many_pieces:
+            pieces = _pieces(rng, size, count=int(rng.integers(2, 6)))
+            for piece in range(1, int(pieces.max()) + 1):
+                other = sample_texture(rng, self.photographs, size)
+                surface = np.where((pieces == piece)[..., None], other, surface)
+        elif rng.random() < 0.4:
             other = sample_texture(rng, self.photographs, size)
             border = fractal_noise(rng, size, roughness=0.35)
             surface = np.where((border > np.quantile(border, rng.uniform(0.25, 0.75)))[..., None], other, surface)
@@ -134,6 +176,26 @@ def _camouflage(rng: Rng, sprite: NDArray[np.float32], image: NDArray[np.float32
     share = rng.uniform(0.3, 0.75)
     around = cv2.resize(cv2.GaussianBlur(image, (0, 0), 3), sprite.shape[1::-1])[:, ::-1]
     sprite[..., :3] = (1 - share) * sprite[..., :3] + share * around * rng.uniform(0.8, 1.2)
+
+
+def _light(rng: Rng, sprite: NDArray[np.float32]) -> None:
+    """Half the time brighter at one corner than at another."""
+    if rng.random() < 0.5:
+        light = cv2.resize(rng.uniform(0.55, 1.3, (2, 2)).astype(np.float32), sprite.shape[1::-1])
+        sprite[..., :3] *= light[..., None]
+
+
+def _pieces(rng: Rng, size: int, *, count: int) -> NDArray[np.int64]:
+    """Number of the piece at each pixel: wavering bands at an angle, or cells around random seeds."""
+    y, x = np.mgrid[:size, :size] / size
+    if rng.random() < 0.5:
+        angle, waver = rng.normal(np.pi / 2, 0.6), rng.uniform(0, 0.25)
+        along = np.cos(angle) * x + np.sin(angle) * y + waver * fractal_noise(rng, size, roughness=0.35)
+        return np.digitize(along, np.quantile(along, np.sort(rng.uniform(0.1, 0.9, count - 1))))
+    seeds = rng.uniform(0, 1, (count, 2))
+    bend = 0.2 * fractal_noise(rng, size, roughness=0.4)
+    distance = [(x + bend - seed[0]) ** 2 + (y + bend - seed[1]) ** 2 for seed in seeds]
+    return np.argmin(distance, axis=0)
 
 
 def _shape(rng: Rng, extent: int) -> UInt8Image:
@@ -229,8 +291,8 @@ def composer(work: Path, split: str) -> Composer:
         "held_out": [c for c in seen if c.held_out],
         "unseen_style": unseen,
     }[split]
-    camouflaged = CAMOUFLAGED if split == "train" else 0.0
-    return Composer(work, chosen, load_photographs(work, held_out=split != "train"), camouflaged)
+    hardship = TRAINING if split == "train" else Hardship()
+    return Composer(work, chosen, load_photographs(work, held_out=split != "train"), hardship)
 
 
 def scene_paths(work: Path, split: str, index: int) -> tuple[Path, Path]:
@@ -267,9 +329,8 @@ class _Writer:
 
 def prepare_scenes(work: Path, split: str, count: int, *, seed: int, processes: int) -> None:
     """Store `count` scenes of a split; those already there are kept."""
-    size = TRAINING_SIZE if split == "train" else EVALUATION_SIZE
     scene_paths(work, split, 0)[0].parent.mkdir(parents=True, exist_ok=True)
-    write = _Writer(composer(work, split), split, size, seed)
+    write = _Writer(composer(work, split), split, SCENE_SIZE, seed)
     spawn = get_context("spawn")  # a fork would inherit OpenCV's and OpenEXR's locked thread pools
     with ProcessPoolExecutor(processes, spawn, cv2.setNumThreads, (1,)) as pool:
         for _ in tqdm(pool.map(write, range(count), chunksize=32), desc=f"scenes {split}", total=count, unit="scene"):

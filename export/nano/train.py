@@ -34,7 +34,8 @@ class TrainingConfig:
     averaging: float = 0.996
     later_rounds: float = 0.5
     """Share of steps that learn from corrective clicks: earlier rounds run without gradient, the last one is learnt."""
-    large_share: float = 0.1
+    large_share: float = 0.4
+    """The last steps see the full input size; with less, large objects come back as their parts."""
     checkpoint_every: int = 100
     threads: int = 2
 
@@ -50,11 +51,19 @@ class MaskNetwork(nn.Module):
 
 def normalise(image: Tensor, valid_size: Tensor) -> Tensor:
     """uint8 BxSxSx3 -> float Bx3xSxS in ImageNet's statistics, zero outside the valid size (height, width)."""
-    mean, std = torch.tensor(IMAGE_MEAN), torch.tensor(IMAGE_STD)
-    x = ((image.float() - mean) / std).permute(0, 3, 1, 2)
+    mean, std = (torch.tensor(values)[:, None, None] for values in (IMAGE_MEAN, IMAGE_STD))
+    x = image.permute(0, 3, 1, 2).float() * (1 / std) - mean / std  # in channels last, this took ONNX Runtime 30 ms
     rows = torch.arange(image.shape[1]) < valid_size[:, :1]
     columns = torch.arange(image.shape[2]) < valid_size[:, 1:]
     return torch.where((rows[:, :, None] & columns[:, None, :])[:, None], x, 0.0)
+
+
+def encode(trunk: Trunk, neck: Neck, image: Tensor) -> tuple[Features, dict[int, Tensor], dict[int, Tensor]]:
+    """A normalised picture Bx3xSxS -> the mask group, and the trunk's maps of it and of it at half its size."""
+    # as a convolution: ONNX Runtime's average pool takes eight times as long
+    mean = torch.full((3, 1, 2, 2), 0.25)
+    maps, halved = trunk(image), trunk(functional.conv2d(image, mean, stride=2, groups=3))
+    return neck(maps, halved), maps, halved
 
 
 def train(work: Path, config: TrainingConfig) -> None:
@@ -115,10 +124,8 @@ def _corrections(config: TrainingConfig, step: int) -> int:
 
 def training_loss(network: MaskNetwork, trunk: Trunk, batch: Batch, *, corrections: int) -> tuple[Tensor, float]:
     """Loss of the last round and its mean IoU at low resolution."""
-    with torch.no_grad():
-        image = normalise(batch.image, batch.valid_size).contiguous(memory_format=torch.channels_last)
-        maps = trunk(image)
-    features = network.neck(maps)
+    image = normalise(batch.image, batch.valid_size).contiguous(memory_format=torch.channels_last)
+    features, *_ = encode(trunk, network.neck, image)
     prompts = Prompts(
         batch.coords, batch.labels, torch.zeros(*batch.labels.shape[:2], 1, 1), torch.zeros(batch.labels.shape[:2])
     )

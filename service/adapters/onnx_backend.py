@@ -10,6 +10,8 @@ from service.adapters.manifest import GraphSpec, InvalidRepository, Repository, 
 from service.core.spec import MODEL_NAMES
 from service.core.types import Array, Tensors
 
+SLOW_ON_CPU = ["SkipLayerNormFusion"]
+"""ONNX Runtime's fusions that cost more than they save: this kernel takes thrice the time of an addition and a norm."""
 _ONNX_TYPES = {
     "tensor(uint8)": "uint8",
     "tensor(int8)": "int8",
@@ -49,7 +51,9 @@ def _open(graph: GraphSpec, *, threads: int) -> Session:
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
     try:
-        session = ort.InferenceSession(str(graph.path), options, providers=_providers())
+        providers = _providers()
+        disabled = SLOW_ON_CPU if providers == ["CPUExecutionProvider"] else []
+        session = ort.InferenceSession(str(graph.path), options, providers=providers, disabled_optimizers=disabled)
     except Exception as error:
         raise InvalidRepository(f"{graph.path} cannot be loaded: {error}") from error
     inputs, outputs = session.get_inputs(), session.get_outputs()

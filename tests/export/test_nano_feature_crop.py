@@ -2,6 +2,7 @@
 
 import torch
 
+from export.nano.export import REGION_GROUP
 from export.nano.graphs import BUNDLE, INPUT_SIZE, LOW_RES_SIZE, RegionEncoderGraph, mask_boxes
 from export.nano.recognition import DrawingGate, RegionHead
 
@@ -20,7 +21,7 @@ def graph(*, trained: bool) -> RegionEncoderGraph:
 def inputs() -> tuple[torch.Tensor, ...]:
     generator = torch.Generator().manual_seed(2)
     maps = []
-    for name in ("region_32", "region_16"):
+    for name in REGION_GROUP:
         channels, stride = BUNDLE[name]
         maps.append(torch.rand(1, channels, INPUT_SIZE // stride, INPUT_SIZE // stride, generator=generator).half())
     masks = torch.zeros(1, 2, LOW_RES_SIZE, LOW_RES_SIZE, dtype=torch.uint8)

@@ -1,5 +1,6 @@
 """nano's recipe on toy material: scenes repeat, prompts hit their objects, twenty steps lower the loss."""
 
+import dataclasses
 from pathlib import Path
 
 import cv2
@@ -10,9 +11,9 @@ import torch
 from export.nano.cutouts import Cutout
 from export.nano.network import Prompts
 from export.nano.prompts import Batch, PromptSettings, correct, first_prompt, prompted
-from export.nano.scenes import Composer, Scene
+from export.nano.scenes import Composer, Hardship, Scene
 from export.nano.train import MaskNetwork, TrainingConfig, learning_rate, mask_loss, training_loss
-from export.nano.trunk import Trunk
+from export.nano.trunk import CHANNELS, Trunk
 
 
 @pytest.fixture
@@ -90,6 +91,18 @@ def test_the_learning_rate_warms_up_and_ends_low() -> None:
     assert rates[3] == pytest.approx(config.final_learning_rate, rel=0.05)
 
 
+def test_training_scenes_hold_assemblies_and_many_pieces(toy_composer: Composer) -> None:
+    """What an assembly is made of counts as one object, whatever colours its parts have."""
+    hard = dataclasses.replace(toy_composer, hardship=Hardship(assembled=0.9, many_pieces=1.0, dominant=1.0))
+    scenes = [hard.compose(np.random.default_rng(seed), 128) for seed in range(8)]
+    nameless = [(scene, label) for scene in scenes for label, name in enumerate(scene.names, 1) if not name]
+    assert len(nameless) > 8
+    large = [scene.image[scene.labels == label] for scene, label in nameless if (scene.labels == label).sum() > 500]
+    assert max(pixels.std(0).max() for pixels in large) > 30
+    easy = [toy_composer.compose(np.random.default_rng(seed), 128) for seed in range(8)]
+    assert sum(not name for scene in easy for name in scene.names) < len(nameless)
+
+
 def test_twenty_steps_lower_the_loss(toy_composer: Composer) -> None:
     """The network, the loss and the prompts fit together: a tiny run learns."""
     torch.manual_seed(0)
@@ -114,14 +127,11 @@ def test_unused_slots_have_no_influence() -> None:
     """Whatever lies in a slot labelled -1, and however many there are, the logits stay."""
     torch.manual_seed(0)
     network = MaskNetwork().eval()
-    features = network.neck(
-        {
-            4: torch.rand(1, 24, 16, 16),
-            8: torch.rand(1, 40, 8, 8),
-            16: torch.rand(1, 112, 4, 4),
-            32: torch.rand(1, 320, 2, 2),
-        }
+    maps, halved = (
+        {stride: torch.rand(1, count, side // stride, side // stride) for stride, count in CHANNELS.items()}
+        for side in (64, 32)
     )
+    features = network.neck(maps, halved)
     none = torch.zeros(1, 1)
     bare = Prompts(torch.tensor([[[[20.0, 30.0]]]]), torch.tensor([[[1]]]), none[..., None, None], none)
     padded = Prompts(

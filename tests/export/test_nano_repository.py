@@ -80,6 +80,12 @@ def test_the_repository_keeps_its_size_budget() -> None:
 
 
 @pytest.mark.parametrize("name", MODELS)
+def test_the_graphs_say_nothing_of_the_machine_that_exported_them(name: str) -> None:
+    content = (REPOSITORY / name / "1/model.onnx").read_bytes()
+    assert not [word for word in (b"stack_trace", b"site-packages", b".py") if word in content]
+
+
+@pytest.mark.parametrize("name", MODELS)
 def test_the_triton_configuration_says_what_the_graph_is(
     name: str, sessions: dict[str, onnxruntime.InferenceSession]
 ) -> None:
