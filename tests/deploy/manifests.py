@@ -17,20 +17,21 @@ OVERLAYS = ("cpu", "cpu-split", "gpu", "gpu-split", "dev")
 _WITH_PODS = ("Deployment", "StatefulSet")
 
 
-@lru_cache
-def _text(overlay: str) -> str:
-    command = ["kubectl", "kustomize", str(DEPLOY / "overlays" / overlay)]
-    return subprocess.run(command, check=True, capture_output=True, text=True, timeout=60).stdout
-
-
 def build(overlay: str) -> list[Object]:
     """A fresh copy of the overlay's objects, which a test may damage."""
-    return copy.deepcopy(_parsed(overlay))
+    return copy.deepcopy(_built(overlay))
 
 
 @lru_cache
-def _parsed(overlay: str) -> list[Object]:
-    return list(yaml.load_all(_text(overlay), Loader=yaml.CSafeLoader))
+def _built(overlay: str) -> list[Object]:
+    return build_folder(DEPLOY / "overlays" / overlay)
+
+
+def build_folder(folder: Path) -> list[Object]:
+    """The objects of any kustomization."""
+    command = ["kubectl", "kustomize", str(folder)]
+    text = subprocess.run(command, check=True, capture_output=True, text=True, timeout=60).stdout
+    return list(yaml.load_all(text, Loader=yaml.CSafeLoader))
 
 
 def of_kind(objects: list[Object], *kinds: str) -> list[Object]:

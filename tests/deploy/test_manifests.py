@@ -1,13 +1,15 @@
 """The overlays: kustomize builds them, Kubernetes would accept them, and they fit themselves and the code."""
 
+import os
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import yaml
 
 from service.core.spec import MODEL_NAMES
 from tests.deploy import checks, triton_checks
-from tests.deploy.manifests import OVERLAYS, Object, build, of_kind, one
+from tests.deploy.manifests import DEPLOY, OVERLAYS, Object, build, build_folder, of_kind, one
 
 VERSIONS = ("1.32.0", "1.33.0", "1.34.0")
 Damage = Callable[[list[Object]], object]
@@ -30,6 +32,34 @@ def test_cross_references(overlay: str) -> None:
     assert checks.name_faults(objects) == []
     assert checks.setting_faults(objects) == []
     assert checks.security_faults(objects) == []
+
+
+@pytest.mark.parametrize("overlay", ["cpu", "gpu-split"])
+def test_a_model_is_rolled_out_in_a_namespace_of_its_own(overlay: str, tmp_path: Path) -> None:
+    """What deploy/README.md tells to write: nothing of the copy reaches into the namespace of the old one."""
+    layer = {
+        "apiVersion": "kustomize.config.k8s.io/v1beta1",
+        "kind": "Kustomization",
+        "namespace": "ovsam-71916b0d",
+        "resources": [os.path.relpath(DEPLOY / "overlays" / overlay, tmp_path)],
+        "patches": [
+            {
+                "target": {"kind": "Ingress"},
+                "patch": yaml.safe_dump([{"op": "replace", "path": "/spec/rules/0/host", "value": "next.example.org"}]),
+            }
+        ],
+    }
+    (tmp_path / "kustomization.yaml").write_text(yaml.safe_dump(layer))
+    objects = build_folder(tmp_path)
+    homes = {item["metadata"].get("namespace", item["metadata"]["name"]) for item in objects}
+    assert homes == {"ovsam-71916b0d"}
+    assert {rule["host"] for item in of_kind(objects, "Ingress") for rule in item["spec"]["rules"]} == {
+        "next.example.org"
+    }
+    assert "ovsam.svc" not in yaml.safe_dump(objects)
+    assert checks.selector_faults(objects) == []
+    assert checks.name_faults(objects) == []
+    assert checks.setting_faults(objects) == []
 
 
 def _gateway(objects: list[Object]) -> Object:
