@@ -119,15 +119,18 @@ def test_a_click_over_22000_names_reads_them_once() -> None:
     def multiply() -> None:
         np.concatenate(regions) @ text.embeddings.T
 
-    ranking, product = (least_milliseconds(call) for call in (rank, multiply))
-    print(f"22,000 names for one click: {ranking:.1f} ms of processor time, their plain product alone {product:.1f}")
+    (wall, ranking), (_, product) = (least_milliseconds(call) for call in (rank, multiply))
+    print(
+        f"22,000 names for one click: {wall:.1f} ms, {ranking:.1f} of processor time; their product alone {product:.1f}"
+    )
     assert ranking < product
 
 
-def least_milliseconds(call: Callable[[], None]) -> float:
+def least_milliseconds(call: Callable[[], None]) -> tuple[float, float]:
+    """Of the wall clock and of the processor."""
     times = []
     for _ in range(15):
-        started = time.process_time()
+        wall, processor = time.perf_counter(), time.process_time()
         call()
-        times.append(time.process_time() - started)
-    return min(times) * 1e3
+        times.append((time.perf_counter() - wall, time.process_time() - processor))
+    return min(wall for wall, _ in times) * 1e3, min(processor for _, processor in times) * 1e3
