@@ -3,21 +3,25 @@
 import pytest
 
 SLOW = (
-    "[triton]",
-    "tests/deploy/test_image.py",
+    "[triton",
+    "tests/deploy/",
     "tests/end_to_end/abuse/",
+    "tests/end_to_end/test_abuse_access.py",
     "tests/end_to_end/test_drill.py",
     "tests/end_to_end/test_label_studio_real.py",
     "tests/end_to_end/test_production.py",
+    "tests/end_to_end/test_rebinding.py",
+    "tests/end_to_end/test_sentinel_failover.py",
     "tests/end_to_end/test_triton_",
     "tests/export/test_baseline_",
+    "tests/export/test_command_line.py",
     "tests/export/test_compare_stores.py",
     "tests/export/test_full_size",
     "tests/export/test_nano_",
     "tests/export/test_openvino.py",
     "tests/export/test_precision.py",
 )
-"""Whole stacks that are killed and come back, trained and full-size networks, the image's own steps."""
+"""Whole stacks that are killed and come back, trained and full-size networks, exports, what `make check-deploy` runs."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
