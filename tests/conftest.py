@@ -21,7 +21,7 @@ SLOW = (
     "tests/export/test_openvino.py",
     "tests/export/test_precision.py",
 )
-"""Whole stacks that are killed and come back, trained and full-size networks, exports, what `make check-deploy` runs."""
+"""Whole stacks that lose parts, trained and full-size networks, exports, what `make check-deploy` runs."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
