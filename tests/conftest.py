@@ -4,10 +4,12 @@ import pytest
 
 SLOW = (
     "[triton",
+    "tests/contract/test_openvino_bundled_model.py",
     "tests/deploy/",
     "tests/end_to_end/abuse/",
     "tests/end_to_end/test_abuse_access.py",
     "tests/end_to_end/test_drill.py",
+    "tests/end_to_end/test_evaluate.py",
     "tests/end_to_end/test_label_studio_real.py",
     "tests/end_to_end/test_production.py",
     "tests/end_to_end/test_rebinding.py",
