@@ -11,7 +11,7 @@ from service.core.spec import MODEL_NAMES
 from service.core.types import Array, Tensors
 
 SLOW_ON_CPU = ["SkipLayerNormFusion"]
-"""ONNX Runtime's fusions that cost more than they save: this kernel takes thrice the time of an addition and a norm."""
+"""ONNX Runtime's fusions that cost more than they save on a processor (DECISIONS.md 50)."""
 _ONNX_TYPES = {
     "tensor(uint8)": "uint8",
     "tensor(int8)": "int8",
