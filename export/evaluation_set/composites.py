@@ -8,10 +8,13 @@ import numpy as np
 
 from export.evaluation_set.coco import FOLDER, Picture, Thing, write
 from export.nano.cutouts import HELD_OUT
-from export.nano.scenes import EVALUATION_SIZE, Composer, Scene, composer
+from export.nano.scenes import SCENE_SIZE, Composer, Scene, composer
 
 SEEDS = (5, 13, 20, 24, 29, 30, 37, 39, 44, 45, 46, 54, 58, 59, 63, 64, 66, 69, 71)
-"""Scenes whose objects a person can name; chosen by eye."""
+"""Scenes whose objects a person can name; chosen by eye, among scenes of the surfaces and drawings of that day.
+
+A rerun with other ingredients composes other scenes, and seeds have to be chosen again.
+"""
 AUTHOR = "Fluent Emoji (Microsoft), Noto Emoji (Google), Twemoji (Twitter and others), Open Clip Art, Poly Haven"
 LICENCE = "CC BY 4.0 and more permissive parts"
 SMALLEST_AREA = 300
@@ -37,11 +40,11 @@ def _things(scene: Scene) -> list[Thing]:
 
 
 def _picture(scenes: Composer, seed: int) -> Picture:
-    scene = scenes.compose(np.random.default_rng(seed), EVALUATION_SIZE)
+    scene = scenes.compose(np.random.default_rng(seed), SCENE_SIZE)
     file_name = f"composite-{seed:03d}.jpg"
     encoding = [cv2.IMWRITE_JPEG_QUALITY, 88]
     cv2.imwrite(str(FOLDER / "images" / file_name), cv2.cvtColor(scene.image, cv2.COLOR_RGB2BGR), encoding)
-    size = (EVALUATION_SIZE, EVALUATION_SIZE)
+    size = (SCENE_SIZE, SCENE_SIZE)
     return Picture(file_name, size, AUTHOR, f"export/nano/scenes.py, seed {seed}", LICENCE, _things(scene))
 
 

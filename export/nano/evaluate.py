@@ -37,6 +37,7 @@ class Target:
     click: tuple[float, float]
     box: tuple[float, float, float, float]
     names: frozenset[str] = frozenset()
+    part: bool = False
 
 
 Pictures = Iterator[tuple[UInt8Image, list[Target]]]
@@ -70,13 +71,15 @@ def evaluate(repository: Path, work: Path, *, photographs: Path, scenes: int) ->
 
 
 def measure_masks(nano: Nano, pictures: Pictures, name: str) -> dict[str, float]:
-    """Mean IoU per object with one click, after corrective clicks, and with a box."""
+    """Mean IoU per object with one click, after corrective clicks, and with a box; those of parts again, apart."""
     found = defaultdict(list)
     for image, targets in tqdm(pictures, desc=name, unit="picture"):
         encoded = nano.encode(image)
         for target in targets:
             for key, overlap in _one_object(nano, encoded, target):
                 found[key].append(overlap)
+                if target.part:
+                    found[f"parts_{key}"].append(overlap)
     return {key: round(float(np.mean(values)), 4) for key, values in found.items()} | {"objects": len(found["click"])}
 
 
@@ -151,7 +154,7 @@ def _drawn(row: Any, size: tuple[int, ...], *, names: frozenset[str]) -> Target:
     x, y, width, height = row["bbox"]
     mask = _coco_mask(row["segmentation"], size)
     named = frozenset() if row["part"] else names
-    return Target(mask, tuple(row["point"]), (x, y, x + width, y + height), named)
+    return Target(mask, tuple(row["point"]), (x, y, x + width, y + height), named, bool(row["part"]))
 
 
 def _coco_mask(segmentation: Any, size: tuple[int, ...]) -> BoolMask:

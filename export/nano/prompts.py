@@ -35,11 +35,13 @@ class Batch(NamedTuple):
 class PromptSettings:
     """How users behave."""
 
-    per_image: int = 4
+    per_image: int = 6
     boxes: float = 0.4
     box_jitter: float = 0.05
     clicks_beside_box: float = 0.2
     background: float = 0.04
+    parts: float = 0.3
+    """Prompts that mean a part of an object, where there are parts."""
     smallest_object: int = 80
     """Pixels of the crop; below it a target at a quarter of the resolution means little."""
 
@@ -93,36 +95,47 @@ Sample = tuple[UInt8Image, NDArray[np.int32], NDArray[np.float32], NDArray[np.fl
 
 def prompted(rng: Rng, scene: Scene, *, size: int, settings: PromptSettings) -> Sample:
     """A random crop of a scene with first prompts, one row of `Batch`."""
-    image, labels = _crop(rng, scene, size)
+    image, labels, parts = _crop(rng, scene, size)
     valid = _valid_size(rng, size)
-    labels[valid[0] :], labels[:, valid[1] :] = 0, 0
-    counts = np.bincount(labels.reshape(-1), minlength=2)
-    objects = np.flatnonzero(counts[1:] >= settings.smallest_object) + 1
+    for numbers in (labels, parts):
+        numbers[valid[0] :], numbers[:, valid[1] :] = 0, 0
+    objects, pieces = (_shuffled(rng, numbers, settings.smallest_object) for numbers in (labels, parts))
     targets, coords, kinds = [], [], []
-    picked = rng.permutation(objects)
     for index in range(settings.per_image):
-        if len(objects) == 0 or rng.random() < settings.background:
+        part = len(pieces) > 0 and rng.random() < settings.parts
+        if part:
+            mask = parts == pieces[index % len(pieces)]
+        elif len(objects) == 0 or rng.random() < settings.background:
             mask = _background(rng, labels, valid)
         else:
-            mask = labels == picked[index % len(picked)]
-        place, kind = first_prompt(rng, mask, settings)
+            mask = labels == objects[index % len(objects)]
+        place, kind = first_prompt(rng, mask, settings, anywhere=0.1 if part else 0.4)
         targets.append(_quarter(mask))
         coords.append(place)
         kinds.append(kind)
     return _recolour(rng, image), valid, np.stack(targets), np.stack(coords), np.stack(kinds)
 
 
-def _crop(rng: Rng, scene: Scene, size: int) -> tuple[UInt8Image, UInt8Image]:
+def _shuffled(rng: Rng, numbers: UInt8Image, smallest: int) -> NDArray[np.int64]:
+    """The numbers of at least `smallest` pixels, without 0."""
+    counts = np.bincount(numbers.reshape(-1), minlength=2)
+    return rng.permutation(np.flatnonzero(counts[1:] >= smallest) + 1)
+
+
+def _crop(rng: Rng, scene: Scene, size: int) -> tuple[UInt8Image, UInt8Image, UInt8Image]:
     side = scene.image.shape[0]
     extent = int(rng.uniform(0.5, 1.0) * side)
     y, x = rng.integers(side - extent + 1, size=2)
     window = (slice(y, y + extent), slice(x, x + extent))
     shrink = extent > size
     image = cv2.resize(scene.image[window], (size, size), interpolation=cv2.INTER_AREA if shrink else cv2.INTER_LINEAR)
-    labels = cv2.resize(scene.labels[window], (size, size), interpolation=cv2.INTER_NEAREST)
+    labels, parts = (
+        cv2.resize(numbers[window], (size, size), interpolation=cv2.INTER_NEAREST)
+        for numbers in (scene.labels, scene.parts)
+    )
     if rng.random() < 0.5:
-        image, labels = image[:, ::-1].copy(), labels[:, ::-1].copy()
-    return image, labels
+        return image[:, ::-1].copy(), labels[:, ::-1].copy(), parts[:, ::-1].copy()
+    return image, labels, parts
 
 
 def _valid_size(rng: Rng, size: int) -> NDArray[np.int32]:
@@ -157,8 +170,14 @@ def _quarter(mask: BoolMask) -> NDArray[np.float32]:
     return mask.reshape(side, STRIDE, side, STRIDE).mean((1, 3), dtype=np.float32)
 
 
-def first_prompt(rng: Rng, mask: BoolMask, settings: PromptSettings) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """A click or a jittered box (sometimes both) on a mask: coords [SLOTS, 2], labels [SLOTS]."""
+def first_prompt(
+    rng: Rng, mask: BoolMask, settings: PromptSettings, *, anywhere: float
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """A click or a jittered box (sometimes both) on a mask: coords [SLOTS, 2], labels [SLOTS].
+
+    A share `anywhere` of the clicks is not in the middle. Who means a part clicks its middle; elsewhere the whole is
+    the better guess.
+    """
     coords, labels = np.zeros((SLOTS, 2), np.float32), np.full(SLOTS, -1, np.int64)
     boxed = rng.random() < settings.boxes
     if boxed:
@@ -168,14 +187,14 @@ def first_prompt(rng: Rng, mask: BoolMask, settings: PromptSettings) -> tuple[ND
         coords[:2] = np.clip(corners, 0, mask.shape[0]).reshape(2, 2) - 0.5
         labels[:2] = 2, 3
     if not boxed or rng.random() < settings.clicks_beside_box:
-        coords[2], labels[2] = click_inside(mask, rng=rng), 1
+        coords[2], labels[2] = click_inside(mask, rng=rng if rng.random() < anywhere else None), 1
     return coords, labels
 
 
 def click_inside(mask: BoolMask, *, rng: Rng | None = None) -> NDArray[np.float32]:
-    """(x, y) of a click: the deepest pixel; with a generator, half the time any pixel that is not at the very edge."""
+    """(x, y) of a click: the deepest pixel; with a generator, any pixel that is not at the very edge."""
     depth = cv2.distanceTransform(np.pad(mask, 1).astype(np.uint8), cv2.DIST_L2, 5)[1:-1, 1:-1]
-    if rng is not None and rng.random() < 0.5:
+    if rng is not None:
         places = np.flatnonzero(depth > 0.2 * depth.max())
         place = int(places[rng.integers(len(places))])
     else:

@@ -7,6 +7,8 @@ from numpy.typing import NDArray
 from export.nano.textures import Rng, UInt8Image, colour, fractal_noise
 
 OPAQUE = 0.5
+SMALLEST_PART, LARGEST_PART = 0.004, 0.4
+"""Shares of an object."""
 
 
 def camouflage(rng: Rng, sprite: NDArray[np.float32], image: NDArray[np.float32]) -> None:
@@ -100,6 +102,38 @@ def paste(
     alpha = part[..., 3:]
     image[rows, columns] = alpha * part[..., :3] + (1 - alpha) * image[rows, columns]
     labels[rows, columns][alpha[..., 0] > OPAQUE] = label
+
+
+def drawn_parts(rng: Rng, sprite: NDArray[np.float32]) -> UInt8Image:
+    """Compact places of one colour with what they enclose, as drawings have them; their numbers at each pixel."""
+    solid = sprite[..., 3] > OPAQUE
+    parts = np.zeros(solid.shape, np.uint8)
+    places, colours = np.flatnonzero(solid), np.clip(sprite[..., :3], 0, 255).astype(np.uint8)
+    for index in range(14 if len(places) else 0):
+        y, x = divmod(int(places[rng.integers(len(places))]), solid.shape[1])
+        barrier = np.pad(~solid, 1, constant_values=True).astype(np.uint8)
+        step = (float(rng.uniform(2, 6)),) * 3
+        cv2.floodFill(colours, barrier, (x, y), 0, step, step, 4 | cv2.FLOODFILL_MASK_ONLY | 2 << 8)
+        region = cv2.morphologyEx(
+            (barrier[1:-1, 1:-1] == 2).astype(np.uint8), cv2.MORPH_OPEN, np.ones((3, 3), np.uint8)
+        )
+        outlines, _ = cv2.findContours(region, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+        cv2.drawContours(region, outlines, -1, 1, -1)
+        area = np.count_nonzero(region)
+        hull = sum(cv2.contourArea(cv2.convexHull(outline)) for outline in outlines)
+        compact = area > 0.6 * hull
+        if compact and SMALLEST_PART < area / len(places) < LARGEST_PART and not parts[region > 0].any():
+            parts[region > 0] = index + 1
+    return parts
+
+
+def number(parts: UInt8Image, own: UInt8Image, alpha: NDArray[np.float32], corner: tuple[int, int]) -> None:
+    """Note a pasted sprite's parts behind those already there; what it covers loses its own."""
+    rows, columns, own_rows, own_columns = _overlap(parts.shape, own.shape, corner)
+    placed = own[own_rows, own_columns]
+    renumbered = np.where(placed > 0, placed + parts.max(), 0)
+    covered = alpha[own_rows, own_columns] > OPAQUE
+    parts[rows, columns][covered] = renumbered[covered]
 
 
 def shadow(rng: Rng, image: NDArray[np.float32], alpha: NDArray[np.float32], corner: tuple[int, int]) -> None:

@@ -11,7 +11,8 @@ import torch
 from export.nano.cutouts import Cutout
 from export.nano.network import Prompts
 from export.nano.prompts import Batch, PromptSettings, correct, first_prompt, prompted
-from export.nano.scenes import Composer, Hardship, Scene
+from export.nano.scenes import TRAINING, Composer, Hardship, read_scene, write_scene
+from export.nano.sprites import drawn_parts
 from export.nano.train import MaskNetwork, TrainingConfig, learning_rate, mask_loss, training_loss
 from export.nano.trunk import CHANNELS, Trunk
 
@@ -50,7 +51,7 @@ def test_a_first_prompt_lies_on_its_object() -> None:
     mask = np.zeros((64, 64), np.bool_)
     mask[10:40, 20:50] = True
     for seed in range(40):
-        coords, labels = first_prompt(np.random.default_rng(seed), mask, PromptSettings(box_jitter=0.0))
+        coords, labels = first_prompt(np.random.default_rng(seed), mask, PromptSettings(box_jitter=0.0), anywhere=0.5)
         for (x, y), label in zip(coords, labels, strict=True):
             if label == 1:
                 assert mask[int(y), int(x)]
@@ -103,13 +104,58 @@ def test_training_scenes_hold_assemblies_and_many_pieces(toy_composer: Composer)
     assert sum(not name for scene in easy for name in scene.names) < len(nameless)
 
 
+def test_a_drawing_has_its_compact_colours_as_parts() -> None:
+    """An eye counts with the pupil that it encloses; the body itself is none."""
+    drawing = np.zeros((100, 100, 4), np.uint8)
+    cv2.circle(drawing, (50, 50), 48, (10, 10, 10, 255), -1)
+    cv2.circle(drawing, (50, 50), 45, (220, 180, 40, 255), -1)
+    cv2.circle(drawing, (50, 40), 20, (250, 250, 250, 255), -1)
+    cv2.circle(drawing, (50, 40), 6, (30, 60, 200, 255), -1)
+    sprite = drawing.astype(np.float32) / (1, 1, 1, 255)
+    found = [drawn_parts(np.random.default_rng(seed), sprite.astype(np.float32)) for seed in range(10)]
+    eye = [parts for parts in found if parts[40, 70 - 3]]
+    assert eye
+    assert all(parts[40, 50] == parts[40, 67] for parts in eye)
+    assert not any(parts[80, 50] for parts in found)
+
+
+def test_parts_of_training_scenes_lie_on_their_objects(toy_composer: Composer) -> None:
+    """And come back from the disk as they were composed; scenes that are measured have none."""
+    hard = dataclasses.replace(toy_composer, hardship=TRAINING)
+    scenes = [hard.compose(np.random.default_rng(seed), 128) for seed in range(8)]
+    assert sum(len(set(scene.parts.flat)) - 1 for scene in scenes) > 8
+    assert not any(scene.parts[scene.labels == 0].any() for scene in scenes)
+    assert not toy_composer.compose(np.random.default_rng(0), 128).parts.any()
+    (toy_composer.work / "scenes" / "train").mkdir(parents=True)
+    write_scene(toy_composer.work, "train", 0, scenes[0], quality=90)
+    stored = read_scene(toy_composer.work, "train", 0)
+    np.testing.assert_array_equal(stored.labels, scenes[0].labels)
+    np.testing.assert_array_equal(stored.parts, scenes[0].parts)
+
+
+def test_a_prompt_for_a_part_asks_for_that_part(toy_composer: Composer) -> None:
+    """Its click lies inside, so that the target is what lies under it."""
+    hard = dataclasses.replace(toy_composer, hardship=TRAINING)
+    scene = next(
+        scene for scene in (hard.compose(np.random.default_rng(seed), 128) for seed in range(20)) if scene.parts.any()
+    )
+    settings = PromptSettings(per_image=8, boxes=0.0, background=0.0, parts=1.0, smallest_object=30)
+    _, _, targets, coords, labels = prompted(np.random.default_rng(1), scene, size=128, settings=settings)
+    whole = dataclasses.replace(settings, parts=0.0)
+    _, _, wholes, *_ = prompted(np.random.default_rng(1), scene, size=128, settings=whole)
+    assert targets.sum((1, 2)).mean() < wholes.sum((1, 2)).mean()
+    for target, places, kinds in zip(targets, coords, labels, strict=True):
+        (x, y) = places[kinds == 1][0].astype(int) // 4
+        assert target[y, x] > 0
+
+
 def test_twenty_steps_lower_the_loss(toy_composer: Composer) -> None:
     """The network, the loss and the prompts fit together: a tiny run learns."""
     torch.manual_seed(0)
     rng = np.random.default_rng(0)
     scenes = [toy_composer.compose(rng, 64) for _ in range(2)]
     settings = PromptSettings(per_image=2, smallest_object=20)
-    rows = [prompted(np.random.default_rng(5), Scene(s.image, s.labels), size=64, settings=settings) for s in scenes]
+    rows = [prompted(np.random.default_rng(5), scene, size=64, settings=settings) for scene in scenes]
     batch = Batch(*(torch.from_numpy(np.stack(column)) for column in zip(*rows, strict=True)))
     network, trunk = MaskNetwork(), Trunk().eval().requires_grad_(requires_grad=False)
     optimiser = torch.optim.AdamW(network.parameters(), 2e-3)
