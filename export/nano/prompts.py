@@ -42,6 +42,9 @@ class PromptSettings:
     background: float = 0.04
     parts: float = 0.3
     """Prompts that mean a part of an object, where there are parts."""
+    off_centre: float = 0.4
+    part_off_centre: float = 0.1
+    """Clicks that are not in the middle. Who means a part clicks its middle; elsewhere the whole is likelier."""
     smallest_object: int = 80
     """Pixels of the crop; below it a target at a quarter of the resolution means little."""
 
@@ -109,7 +112,8 @@ def prompted(rng: Rng, scene: Scene, *, size: int, settings: PromptSettings) -> 
             mask = _background(rng, labels, valid)
         else:
             mask = labels == objects[index % len(objects)]
-        place, kind = first_prompt(rng, mask, settings, anywhere=0.1 if part else 0.4)
+        off_centre = settings.part_off_centre if part else settings.off_centre
+        place, kind = first_prompt(rng, mask, settings, off_centre=off_centre)
         targets.append(_quarter(mask))
         coords.append(place)
         kinds.append(kind)
@@ -171,13 +175,9 @@ def _quarter(mask: BoolMask) -> NDArray[np.float32]:
 
 
 def first_prompt(
-    rng: Rng, mask: BoolMask, settings: PromptSettings, *, anywhere: float
+    rng: Rng, mask: BoolMask, settings: PromptSettings, *, off_centre: float
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """A click or a jittered box (sometimes both) on a mask: coords [SLOTS, 2], labels [SLOTS].
-
-    A share `anywhere` of the clicks is not in the middle. Who means a part clicks its middle; elsewhere the whole is
-    the better guess.
-    """
+    """A click or a jittered box (sometimes both) on a mask: coords [SLOTS, 2], labels [SLOTS]."""
     coords, labels = np.zeros((SLOTS, 2), np.float32), np.full(SLOTS, -1, np.int64)
     boxed = rng.random() < settings.boxes
     if boxed:
@@ -187,7 +187,7 @@ def first_prompt(
         coords[:2] = np.clip(corners, 0, mask.shape[0]).reshape(2, 2) - 0.5
         labels[:2] = 2, 3
     if not boxed or rng.random() < settings.clicks_beside_box:
-        coords[2], labels[2] = click_inside(mask, rng=rng if rng.random() < anywhere else None), 1
+        coords[2], labels[2] = click_inside(mask, rng=rng if rng.random() < off_centre else None), 1
     return coords, labels
 
 

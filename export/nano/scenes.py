@@ -55,7 +55,7 @@ class Hardship:
     dominant: float = 0.3
     """Scenes with an object as large as the scene."""
     assembled: float = 0.0
-    """Objects put together from parts that differ in shape and surface: a click on one part means the whole."""
+    """Objects put together from members that differ in shape and surface."""
     many_pieces: float = 0.0
     """Surfaces of up to five pieces: clothes, plumage, storeys."""
     parted: bool = False
@@ -158,9 +158,10 @@ class Composer:
             surface = self._surface(rng, max(height, width))[:height, :width].astype(np.float32)
             share = rng.uniform(0.5, 1.0)
             sprite[..., :3] = share * surface + (1 - share) * sprite[..., :3]
-            parts = self._patches(rng, sprite) if self.hardship.parted else np.zeros((height, width), np.uint8)
+            find_parts = self._patches
         else:
-            parts = drawn_parts(rng, sprite) if self.hardship.parted else np.zeros((height, width), np.uint8)
+            find_parts = drawn_parts
+        parts = find_parts(rng, sprite) if self.hardship.parted else np.zeros((height, width), np.uint8)
         light(rng, sprite)
         return Sprite(sprite, parts, "" if cutout is None else cutout.name)
 
@@ -254,10 +255,13 @@ def scene_paths(work: Path, split: str, index: int) -> tuple[Path, Path]:
 
 
 def read_scene(work: Path, split: str, index: int) -> Scene:
-    """What `write_scene` stored (the image went through JPEG)."""
+    """What `write_scene` stored (the image went through JPEG); ValueError for labels of a recipe without parts."""
     picture, labels = scene_paths(work, split, index)
     image = cv2.cvtColor(cv2.imread(str(picture), cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
-    _, parts, objects = cv2.split(cv2.imread(str(labels), cv2.IMREAD_COLOR))
+    stored = cv2.imread(str(labels), cv2.IMREAD_UNCHANGED)
+    if stored.ndim != 3:
+        raise ValueError(f"{labels} is of an earlier recipe: delete {labels.parent} and run `prepare` again")
+    _, parts, objects = cv2.split(stored)
     return Scene(image, objects, parts)
 
 

@@ -51,7 +51,7 @@ def test_a_first_prompt_lies_on_its_object() -> None:
     mask = np.zeros((64, 64), np.bool_)
     mask[10:40, 20:50] = True
     for seed in range(40):
-        coords, labels = first_prompt(np.random.default_rng(seed), mask, PromptSettings(box_jitter=0.0), anywhere=0.5)
+        coords, labels = first_prompt(np.random.default_rng(seed), mask, PromptSettings(box_jitter=0.0), off_centre=0.5)
         for (x, y), label in zip(coords, labels, strict=True):
             if label == 1:
                 assert mask[int(y), int(x)]
@@ -131,6 +131,9 @@ def test_parts_of_training_scenes_lie_on_their_objects(toy_composer: Composer) -
     stored = read_scene(toy_composer.work, "train", 0)
     np.testing.assert_array_equal(stored.labels, scenes[0].labels)
     np.testing.assert_array_equal(stored.parts, scenes[0].parts)
+    cv2.imwrite(str(toy_composer.work / "scenes/train/00000.png"), scenes[0].labels)
+    with pytest.raises(ValueError, match="earlier recipe"):
+        read_scene(toy_composer.work, "train", 0)
 
 
 def test_a_prompt_for_a_part_asks_for_that_part(toy_composer: Composer) -> None:
