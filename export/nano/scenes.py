@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from export.nano.cutouts import Cutout, load_cutouts, read_cutout
 from export.nano.ingredients import OPENMOJI
+from export.nano.photographs import PhotographedObject, cut_out, load_annotated
 from export.nano.sprites import (
     LARGEST_PART,
     OPAQUE,
@@ -60,9 +61,13 @@ class Hardship:
     """Surfaces of up to five pieces: clothes, plumage, storeys."""
     parted: bool = False
     """Objects have parts that can be meant on their own."""
+    photographed: float = 0.0
+    """Objects cut out of photographs."""
 
 
-TRAINING = Hardship(textured=0.6, camouflaged=0.2, dominant=0.5, assembled=0.25, many_pieces=0.7, parted=True)
+TRAINING = Hardship(
+    textured=0.6, camouflaged=0.2, dominant=0.5, assembled=0.25, many_pieces=0.7, parted=True, photographed=0.35
+)
 
 
 class Sprite(NamedTuple):
@@ -81,6 +86,7 @@ class Composer:
     cutouts: list[Cutout]
     photographs: list[UInt8Image] = field(repr=False)
     hardship: Hardship = Hardship()
+    photographed: list[PhotographedObject] = field(default_factory=list, repr=False)
 
     def compose(self, rng: Rng, size: int) -> Scene:
         """One scene; equal generators give equal scenes."""
@@ -143,12 +149,16 @@ class Composer:
             placed.append((sprite, (int(corner[0]), int(corner[1]))))
         return placed
 
-    def _pick(self, rng: Rng) -> Cutout | None:
-        """A cut-out, or None for a plain shape or an assembly of them."""
+    def _pick(self, rng: Rng) -> Cutout | PhotographedObject | None:
+        """A photographed thing, a drawing, or None for a plain shape or an assembly of them."""
+        if self.photographed and rng.random() < self.hardship.photographed:
+            return self.photographed[rng.integers(len(self.photographed))]
         return None if rng.random() < 0.1 + self.hardship.assembled else self.cutouts[rng.integers(len(self.cutouts))]
 
-    def _sprite(self, rng: Rng, extent: int, cutout: Cutout | None) -> Sprite:
+    def _sprite(self, rng: Rng, extent: int, cutout: Cutout | PhotographedObject | None) -> Sprite:
         """The longer side near `extent`, deformed, recoloured and perhaps textured."""
+        if isinstance(cutout, PhotographedObject):
+            return self._photographed(rng, extent, cutout)
         if cutout is None and self.hardship.assembled and rng.random() < 2 / 3:
             return self._assembly(rng, extent)
         pixels = shape(rng, extent) if cutout is None else read_cutout(self.work, cutout)
@@ -164,6 +174,19 @@ class Composer:
         parts = find_parts(rng, sprite) if self.hardship.parted else np.zeros((height, width), np.uint8)
         light(rng, sprite)
         return Sprite(sprite, parts, "" if cutout is None else cutout.name)
+
+    def _photographed(self, rng: Rng, extent: int, thing: PhotographedObject) -> Sprite:
+        """A thing as it is, under another light; of parts that overlap, those that come first by chance."""
+        look = int(rng.integers(2**31))
+        sprite = deform(np.random.default_rng(look), thing.pixels, extent)
+        parts = np.zeros(sprite.shape[:2], np.uint8)
+        for index in rng.permutation(len(thing.parts)):
+            alone = np.dstack([np.zeros_like(thing.pixels[..., :3]), 255 * thing.parts[index].astype(np.uint8)])
+            place = deform(np.random.default_rng(look), alone, extent)[..., 3] > OPAQUE
+            if self.hardship.parted and not parts[place].any():
+                parts[place] = index + 1
+        light(rng, sprite)
+        return Sprite(sprite, parts, "")
 
     def _patches(self, rng: Rng, sprite: NDArray[np.float32]) -> UInt8Image:
         """Lay up to four small shapes on a textured sprite, half the time equal ones; their numbers at each pixel."""
@@ -245,8 +268,11 @@ def composer(work: Path, split: str) -> Composer:
         "held_out": [c for c in seen if c.held_out],
         "unseen_style": unseen,
     }[split]
-    hardship = TRAINING if split == "train" else Hardship()
-    return Composer(work, chosen, load_photographs(work, held_out=split != "train"), hardship)
+    photographs = load_photographs(work, held_out=split != "train")
+    if split != "train":
+        return Composer(work, chosen, photographs)
+    photographed = [thing for photograph in load_annotated(work) for thing in cut_out(photograph)]
+    return Composer(work, chosen, photographs, TRAINING, photographed)
 
 
 def scene_paths(work: Path, split: str, index: int) -> tuple[Path, Path]:

@@ -23,13 +23,13 @@ HELD_OUT_GETTY = ("march-pastoral",)
 
 def load_photographs(work: Path, *, held_out: bool) -> list[UInt8Image]:
     """Photographs to crop from; those of `held_out` appear in evaluation scenes only."""
-    photographs = [] if held_out else [_photograph(_surface(work, name)) for name in SURFACES]
+    photographs = [] if held_out else [read_photograph(_surface(work, name)) for name in SURFACES]
     getty = [package for package in ingredients.GETTY if package.name.endswith(HELD_OUT_GETTY) == held_out]
     panoramas = sorted(source_folder(work, ingredients.SKIES).glob("package/hdri/*.js"))
     return [
         *photographs,
-        *(_photograph(source_folder(work, package) / "package/data/image.jpg") for package in getty),
-        *(_panorama(path) for path in panoramas if (path.name.split(".")[0] in HELD_OUT_PANORAMAS) == held_out),
+        *(read_photograph(source_folder(work, package) / "package/data/image.jpg") for package in getty),
+        *(read_panorama(path) for path in panoramas if (path.name.split(".")[0] in HELD_OUT_PANORAMAS) == held_out),
     ]
 
 
@@ -37,11 +37,12 @@ def _surface(work: Path, name: str) -> Path:
     return source_folder(work, ingredients.PHOTOGRAPHS) / "skimage/data" / name
 
 
-def _photograph(path: Path) -> UInt8Image:
+def read_photograph(path: Path) -> UInt8Image:
+    """RGB [H, W, 3]."""
     return cv2.cvtColor(cv2.imread(str(path), cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
 
 
-def _panorama(path: Path) -> UInt8Image:
+def read_panorama(path: Path) -> UInt8Image:
     """High-dynamic-range panorama, exposed on its median and gamma-coded."""
     encoded = path.read_text(encoding="ascii").split("base64,")[1].rstrip("';\n ")
     with tempfile.NamedTemporaryFile(suffix=".exr") as file:

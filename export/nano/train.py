@@ -3,6 +3,7 @@
 import copy
 import math
 from dataclasses import dataclass
+from multiprocessing import get_context
 from pathlib import Path
 
 import torch
@@ -84,7 +85,9 @@ def train(work: Path, config: TrainingConfig) -> None:
         start = state["step"]
     sizes = BatchSizes(large_from=int(config.steps * (1 - config.large_share)))
     stream = PromptStream(work, config.scenes, seed=config.seed, first=start, sizes=sizes)
-    batches = iter(DataLoader(stream, batch_size=None, num_workers=1, prefetch_factor=8))
+    spawn = get_context("spawn")  # a fork would inherit OpenCV's locked thread pool
+    loader = DataLoader(stream, batch_size=None, num_workers=1, prefetch_factor=8, multiprocessing_context=spawn)
+    batches = iter(loader)
     mean_iou = 0.0
     with tqdm(
         range(start, config.steps), desc="masks", unit="step", initial=start, total=config.steps, mininterval=5
