@@ -30,7 +30,7 @@ def main() -> None:
     elif arguments.step == "vocabularies":
         write_vocabularies(arguments.work, arguments.repository / VOCABULARIES, label_sets=arguments.label_sets)
     elif arguments.step == "export":
-        export_repository(arguments.work, arguments.repository)
+        export_repository(arguments.work, arguments.repository, masks_only=arguments.masks_only)
 
 
 def prepare(work: Path, *, scenes: int, processes: int) -> None:
@@ -71,6 +71,7 @@ def _parser() -> argparse.ArgumentParser:
     names = steps.add_parser("vocabularies", help="write the class names that ship with the model")
     names.add_argument("--label-sets", type=Path, required=True, help="JSON with the names and splits of COCO and LVIS")
     graphs = steps.add_parser("export", help="write the model repository from the checkpoints")
+    graphs.add_argument("--masks-only", action="store_true", help="keep the region and text encoders that are there")
     for step in (names, graphs):
         step.add_argument("--repository", type=Path, default=Path("model_repository"), help="folder to write")
     return parser

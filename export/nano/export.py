@@ -58,21 +58,27 @@ class Export:
     max_batch_size: int
 
 
-def export_repository(work: Path, repository: Path) -> None:
-    """All four graphs from `work`'s checkpoints to `repository`."""
+def export_repository(work: Path, repository: Path, *, masks_only: bool = False) -> None:
+    """Graphs from `work`'s checkpoints to `repository`; `masks_only` keeps the region and text encoders that are there.
+
+    Both rest on the frozen trunk alone, so new masks need no new names.
+    """
     torch.set_num_threads(2)
     trunk, class_weight, class_bias = load_trunk(source_folder(work, TRUNK))
     masks = MaskNetwork().eval()
     masks.load_state_dict(torch.load(work / "masks.pt", map_location="cpu", weights_only=True)["average"])
-    class_texts = write_text_side(work, repository)
-    regions = RegionEncoderGraph(class_weight, class_bias, class_texts, load_head(work))
-    for export in (_image_encoder(trunk, masks), _prompt_decoder(masks), _region_encoder(regions)):
+    exports = [_image_encoder(trunk, masks), _prompt_decoder(masks)]
+    if not masks_only:
+        class_texts = write_text_side(work, repository)
+        exports.append(_region_encoder(RegionEncoderGraph(class_weight, class_bias, class_texts, load_head(work))))
+    for export in exports:
         model = ModelFolder(repository / export.name, export.max_batch_size)
         round_weights(export.network)
         write_graph(export, model.graph)
         check_parity(export, model.graph)
         write_config(model)
-    write_config(ModelFolder(repository / "text_encoder", TEXTS_PER_BATCH))
+    if not masks_only:
+        write_config(ModelFolder(repository / "text_encoder", TEXTS_PER_BATCH))
     write_manifest(repository, manifest(work))
     write_gpu_configs(repository)
 

@@ -44,10 +44,11 @@ class PromptSettings:
     box_jitter: float = 0.05
     clicks_beside_box: float = 0.2
     background: float = 0.02
-    parts: float = 0.3
-    """Prompts that mean a part of an object, where there are parts."""
+    parts: float = 0.15
+    """Prompts on scenes that mean a part of an object, where there are parts."""
+    photographed_parts: float = 0.3
     stuff: float = 0.1
-    """Prompts on photographs that mean sky, floor or wall."""
+    """Prompts on photographs that mean a part, and sky, floor or wall."""
     off_centre: float = 0.4
     part_off_centre: float = 0.1
     """Clicks that are not in the middle. Who means a part clicks its middle; elsewhere the whole is likelier."""
@@ -122,13 +123,13 @@ def prompted(rng: Rng, scene: Scene, *, size: int, settings: PromptSettings) -> 
     for index in range(settings.per_image):
         part = len(pieces) > 0 and rng.random() < settings.parts
         if part:
-            mask, beside = parts == pieces[index % len(pieces)], None
+            mask = parts == pieces[index % len(pieces)]
         elif len(objects) == 0 or rng.random() < settings.background:
-            mask, beside = _background(rng, labels, valid), None
+            mask = _background(rng, labels, valid)
         else:
-            mask, beside = labels == objects[index % len(objects)], parts > 0
+            mask = labels == objects[index % len(objects)]
         off_centre = settings.part_off_centre if part else settings.off_centre
-        place, kind = first_prompt(rng, mask, settings, off_centre=off_centre, beside=beside)
+        place, kind = first_prompt(rng, mask, settings, off_centre=off_centre)
         targets.append(_quarter(mask))
         coords.append(place)
         kinds.append(kind)
@@ -159,7 +160,8 @@ def prompted_photograph(rng: Rng, photograph: Photograph, *, size: int, settings
 
 def _choose(rng: Rng, kinds: Sequence[Kind], settings: PromptSettings) -> int:
     """Position of what is meant: things most often, parts and stuff as often as the settings say."""
-    weight = {"thing": 1 - settings.parts - settings.stuff, "part": settings.parts, "stuff": settings.stuff}
+    parts, stuff = settings.photographed_parts, settings.stuff
+    weight = {"thing": 1 - parts - stuff, "part": parts, "stuff": stuff}
     share = np.array([weight[kind] / kinds.count(kind) for kind in kinds])
     return int(rng.choice(len(kinds), p=share / share.sum()))
 

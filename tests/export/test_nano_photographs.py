@@ -77,7 +77,7 @@ def test_photographs_come_from_their_packages(tmp_path: Path, monkeypatch: pytes
 
 def test_windows_move_masks_with_the_picture(house: Photograph) -> None:
     """Under turning, stretching and mirroring the house's target is where the picture is not gray."""
-    settings = PromptSettings(per_image=4, boxes=0.0, parts=0.0, stuff=0.0)
+    settings = PromptSettings(per_image=4, boxes=0.0, photographed_parts=0.0, stuff=0.0)
     seen = []
     for seed in range(12):
         image, valid, targets, coords, labels = prompted_photograph(
@@ -101,8 +101,8 @@ def test_prompts_mean_what_the_settings_say(house: Photograph) -> None:
     """Parts alone ask for less than things alone."""
     areas = {}
     for name, settings in {
-        "parts": PromptSettings(parts=1.0, stuff=0.0),
-        "things": PromptSettings(parts=0.0, stuff=0.0),
+        "parts": PromptSettings(photographed_parts=1.0, stuff=0.0),
+        "things": PromptSettings(photographed_parts=0.0, stuff=0.0),
     }.items():
         rows = [prompted_photograph(np.random.default_rng(s), house, size=128, settings=settings)[2] for s in range(6)]
         areas[name] = np.mean([(targets > 0.5).mean() for targets in rows])
