@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 from tritonclient.grpc import model_config_pb2
 
+from export.nano.evaluate import FLOORS, holds_floor
+
 REPOSITORY = Path(__file__).parents[2] / "model_repository"
 MODELS = ("image_encoder", "prompt_decoder", "region_encoder", "text_encoder")
 TRITON_TYPES = {
@@ -27,6 +29,12 @@ def manifest() -> dict[str, Any]:
     """The committed manifest."""
     content: dict[str, Any] = json.loads((REPOSITORY / "manifest.json").read_text(encoding="utf-8"))
     return content
+
+
+def test_what_ships_holds_every_floor(manifest: dict[str, Any]) -> None:
+    """The figures that `python -m export.nano.evaluate --write` measured; new weights that lose one do not ship."""
+    quality = manifest["quality"]
+    assert not [name for name in FLOORS if not holds_floor(name, quality[name])]
 
 
 @pytest.fixture(scope="module")
