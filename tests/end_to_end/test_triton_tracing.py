@@ -66,5 +66,9 @@ def test_a_click_is_followed_into_triton(tmp_path: Path) -> None:
     above = {span.name: by_id[span.parent_span_id].name for span in ours(receiver) if span.parent_span_id in by_id}
     assert above["ModelInfer prompt_decoder"] == "decode"
     assert above["decode"] == "/v1/segment"
+    assert {by_id[span.parent_span_id].name for span in inside_triton(receiver)} == {
+        "ModelInfer image_encoder",
+        "ModelInfer prompt_decoder",
+    }
     (line,) = [line for line in lines if line.get("request_id") == "r-1"]
     assert line["trace_id"] == TRACE
