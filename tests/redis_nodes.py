@@ -11,6 +11,7 @@ from pathlib import Path
 import redis
 
 from tests.certificates import Certificates
+from tests.ports import free_port
 
 MASTER = "embeddings"
 
@@ -28,16 +29,6 @@ class RedisNode:
     def kill(self) -> None:
         self.process.kill()
         self.process.wait()
-
-
-def free_port() -> int:
-    """A TCP port whose cluster bus port, 10,000 above, is a port too."""
-    while True:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port: int = probe.getsockname()[1]
-        if port < 55000:
-            return port
 
 
 @contextmanager

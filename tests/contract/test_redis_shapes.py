@@ -22,7 +22,8 @@ from service.adapters.vocabulary_stores import RedisVocabularyStore
 from service.core.access import Rate
 from tests.certificates import Certificates, make_certificates
 from tests.fakes import RecordingObserver
-from tests.redis_nodes import MASTER, RedisNode, free_port, redis_node, sentinels, until
+from tests.ports import free_port
+from tests.redis_nodes import MASTER, RedisNode, redis_node, sentinels, until
 
 PART = {"embedding": np.arange(12, dtype=np.float16).reshape(3, 4)}
 USER = "user gateway on >secret ~ovsam:* +@read +@write +@blocking +@connection +eval +time -@dangerous"

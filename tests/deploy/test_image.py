@@ -14,6 +14,7 @@ import pytest
 from tests.certificates import make_certificates
 from tests.deploy.dockerfile import ImageFolder, Stage, lineage, read_stages
 from tests.deploy.manifests import ROOT, build, one
+from tests.ports import free_port
 
 TEXT = (ROOT / "Dockerfile").read_text()
 STAGES = read_stages(TEXT)
@@ -107,9 +108,7 @@ def test_the_image_can_send_the_traces_that_the_manifests_may_ask_for(image: Ima
 def test_the_image_serves_passes_its_health_check_and_ends(
     image: ImageFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, tls: bool
 ) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        monkeypatch.setitem(image.environment, "OVSAM_PORT", str(free.getsockname()[1]))
+    monkeypatch.setitem(image.environment, "OVSAM_PORT", str(free_port()))
     if tls:
         made = make_certificates(tmp_path / "certificates")
         monkeypatch.setitem(image.environment, "OVSAM_TLS_CERT", str(made.server))

@@ -1,7 +1,6 @@
 """A real Label Studio and a real service beside it, each a process of its own on a free port of loopback."""
 
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -13,14 +12,10 @@ from typing import Any
 
 import httpx
 
+from tests.ports import free_port
+
 _TOKEN = "0123456789abcdef0123456789abcdef01234567"
 _START_SECONDS = 1800  # Label Studio makes its database by hundreds of migrations, and a machine may be busy
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
 
 
 @contextmanager

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.end_to_end.triton_server import ROOT, free_port
+from tests.end_to_end.triton_server import ROOT
+from tests.ports import free_ports
 
 DRILL = ROOT / "deploy" / "drill"
 RULES = ROOT / "deploy" / "alerts" / "rules.yaml"
@@ -59,7 +60,7 @@ def test_the_right_alerts_ring_nothing_is_lost_and_all_recovers(tmp_path: Path) 
         "--folder",
         str(tmp_path),
         "--port",
-        str(free_port() % 12000 + 20000),  # 31 ports below those that outgoing connections take
+        str(free_ports(31)),
     ]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=900)
     assert done.returncode == 0, done.stderr

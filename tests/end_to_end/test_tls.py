@@ -23,9 +23,10 @@ from service.transports import ovsam_pb2 as pb
 from service.transports import ovsam_pb2_grpc as pb_grpc
 from tests.certificates import Certificates, make_certificates
 from tests.end_to_end.gateway import ROOT, SAMPLES, Gateway, running_gateway
-from tests.end_to_end.triton_server import QUICK_PROBES, TritonProcess, free_port, running_triton
+from tests.end_to_end.triton_server import QUICK_PROBES, TritonProcess, running_triton
 from tests.fakes import RecordingObserver
 from tests.http_service import metric
+from tests.ports import free_port
 from tests.redis_server import RedisServer, redis_server
 
 COFFEE = (SAMPLES / "coffee.jpg").read_bytes()

@@ -3,7 +3,6 @@
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -14,7 +13,8 @@ from pathlib import Path
 
 import httpx
 
-from tests.end_to_end.triton_server import ROOT, free_port, left_in_shared_memory
+from tests.end_to_end.triton_server import ROOT, left_in_shared_memory
+from tests.ports import free_port, free_ports
 
 STACK = ROOT / "deploy" / "triton" / "stack.py"
 SAMPLE = ROOT / "service" / "transports" / "web" / "samples" / "coffee.jpg"
@@ -40,7 +40,7 @@ class StackProcess:
 
 @contextmanager
 def running_stack(folder: Path, **variables: str) -> Iterator[StackProcess]:
-    first, triton, redis = _free_ports(2), _free_ports(3), free_port()
+    first, triton, redis = free_ports(2), free_ports(3), free_port()
     log = folder / "stack.log"
     ports = ["--port", str(first), "--triton-port", str(triton), "--redis-port", str(redis)]
     environment = os.environ | {"OVSAM_CACHE_DIR": str(folder / "cache")} | variables
@@ -100,19 +100,6 @@ def test_a_missing_redis_is_said_in_one_line(tmp_path: Path) -> None:
     with running_stack(tmp_path, PATH="/nowhere") as stack:
         assert stack.launcher.wait(30) == 1
         assert stack.log.read_text() == "stack: redis-server is not installed (Debian: apt install redis-server)\n"
-
-
-def _free_ports(count: int) -> int:
-    """The first of `count` ports in a row that nobody uses now."""
-    while True:
-        first = free_port()
-        try:
-            for port in range(first, first + count):
-                with socket.socket() as probe:
-                    probe.bind(("127.0.0.1", port))
-        except (OSError, OverflowError):
-            continue
-        return first
 
 
 def _decoded(triton: int) -> int:

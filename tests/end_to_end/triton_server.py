@@ -2,7 +2,6 @@
 
 import contextlib
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -10,20 +9,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.ports import free_port
+
 ROOT = Path(__file__).resolve().parents[2]
 LAUNCHER = ROOT / "deploy" / "triton" / "launch.py"
 SHARED_MEMORY = Path("/dev/shm")
 READY = "triton: ready"
 START_TIMEOUT = 180.0  # the first start installs the server
 QUICK_PROBES = ("--probe-interval", "0.3", "--probe-timeout", "4", "--exit-timeout", "5")
-
-
-def free_port() -> int:
-    """Find a TCP port that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def left_in_shared_memory(prefix: str) -> list[str]:

@@ -7,8 +7,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.end_to_end.triton_server import free_port
 from tests.http_service import fake_service, metric
+from tests.ports import free_port
 
 
 async def test_a_port_of_its_own_has_metrics_and_the_other_none(tmp_path: Path) -> None:
