@@ -7,6 +7,7 @@ from pathlib import Path
 from export.nano.cutouts import prepare_cutouts
 from export.nano.export import export_repository, write_text_side
 from export.nano.ingredients import fetch
+from export.nano.photographed_classes import ClassesConfig, write_classes
 from export.nano.recognition import RecognitionConfig, compute_features, train_gate, train_head
 from export.nano.scenes import prepare_scenes
 from export.nano.text import TextEncoder
@@ -30,7 +31,7 @@ def main() -> None:
     elif arguments.step == "vocabularies":
         write_vocabularies(arguments.work, arguments.repository / VOCABULARIES, label_sets=arguments.label_sets)
     elif arguments.step == "export":
-        export_repository(arguments.work, arguments.repository, masks_only=arguments.masks_only)
+        export_repository(arguments.work, arguments.repository, only=arguments.only)
 
 
 def prepare(work: Path, *, scenes: int, processes: int) -> None:
@@ -44,12 +45,13 @@ def prepare(work: Path, *, scenes: int, processes: int) -> None:
 
 
 def recognise(work: Path, *, processes: int) -> None:
-    """Features of the drawings, then the head; the texts are those of the text encoder to be exported."""
+    """Features, head and gate of the drawings, by the texts of the encoder to export; then the photographs' classes."""
     config = RecognitionConfig()
     compute_features(work, config, processes=processes)
     write_text_side(work, work / "text")
     train_head(work, TextEncoder(work / "text/text_encoder"), config)
     train_gate(work, config)
+    write_classes(work, ClassesConfig())
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -71,7 +73,7 @@ def _parser() -> argparse.ArgumentParser:
     names = steps.add_parser("vocabularies", help="write the class names that ship with the model")
     names.add_argument("--label-sets", type=Path, required=True, help="JSON with the names and splits of COCO and LVIS")
     graphs = steps.add_parser("export", help="write the model repository from the checkpoints")
-    graphs.add_argument("--masks-only", action="store_true", help="keep the region and text encoders that are there")
+    graphs.add_argument("--only", choices=("masks", "names"), help="export these and keep the other half that is there")
     for step in (names, graphs):
         step.add_argument("--repository", type=Path, default=Path("model_repository"), help="folder to write")
     return parser

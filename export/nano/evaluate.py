@@ -68,7 +68,9 @@ def evaluate(repository: Path, work: Path, *, photographs: Path, scenes: int) ->
     figures: dict[str, float] = {}
     for name, pictures in sets.items():
         figures |= {f"{name}_{key}": value for key, value in measure_masks(nano, pictures(), name).items()}
-    figures |= photograph_names(nano, repository, _photographs(photographs, only_coins=False))
+    namer = _Namer(nano, repository)
+    figures |= photograph_names(namer, _photographs(photographs, only_coins=False))
+    figures |= namer.measure(_validation(work), {"validation_names": lambda _: True})
     figures |= drawing_names(nano, work)
     return figures | latencies(repository)
 
@@ -145,11 +147,12 @@ def _validation(work: Path) -> Pictures:
     for photograph in load_annotated(work, validation=True):
         areas = np.count_nonzero(photograph.masks, axis=(1, 2))
         targets = []
-        for mask, kind, area in zip(photograph.masks, photograph.kinds, areas, strict=True):
+        rows = zip(photograph.masks, photograph.kinds, photograph.nouns, areas, strict=True)
+        for mask, kind, noun, area in rows:
             beside = mask & ~photograph.masks[areas < area].any(0)
             if kind != "stuff" and beside.any():
-                click = deepest_pixel(beside)[0]
-                targets.append(dataclasses.replace(_exact(mask), click=click, part=kind == "part"))
+                click, names = deepest_pixel(beside)[0], frozenset({noun} if noun else ())
+                targets.append(dataclasses.replace(_exact(mask), click=click, names=names, part=kind == "part"))
         yield photograph.image, targets
 
 
@@ -166,11 +169,9 @@ def _photographs(folder: Path, *, only_coins: bool) -> Pictures:
 
 
 def _drawn(row: Any, size: tuple[int, ...], *, names: frozenset[str]) -> Target:
-    """An annotated object; parts have no names of their own."""
     x, y, width, height = row["bbox"]
     mask = _coco_mask(row["segmentation"], size)
-    named = frozenset() if row["part"] else names
-    return Target(mask, tuple(row["point"]), (x, y, x + width, y + height), named, bool(row["part"]))
+    return Target(mask, tuple(row["point"]), (x, y, x + width, y + height), names, bool(row["part"]))
 
 
 def _coco_mask(segmentation: Any, size: tuple[int, ...]) -> BoolMask:
@@ -180,32 +181,54 @@ def _coco_mask(segmentation: Any, size: tuple[int, ...]) -> BoolMask:
     return coco_mask.decode(encoded).astype(np.bool_)
 
 
-def photograph_names(nano: Nano, repository: Path, pictures: Pictures) -> dict[str, float]:
-    """Whole objects clicked on photographs, named from the `common` vocabulary; a synonym of the true name counts."""
-    path = repository / "text_encoder/vocabularies/common.json"
-    classes = json.loads(path.read_text(encoding="utf-8"))["classes"]
-    texts = nano.text([name for names in classes for name in names])
-    starts = np.cumsum([0, *(len(names) for names in classes[:-1])])
-    hits: dict[str, list[list[bool]]] = {"photograph_names": [], "photograph_names_all": []}
-    for image, targets in pictures:
-        encoded = nano.encode(image)
-        for target in (t for t in targets if t.names & {name for names in classes for name in names}):
-            prompt = Prompt(((*target.click, 1),))
-            logits = nano.clean(nano.decode(encoded, prompt), prompt, encoded=encoded)
-            scores = np.maximum.reduceat(nano.scores(nano.embed(encoded, logits), texts), starts)
-            hit = [bool(target.names & set(classes[k])) for k in np.argsort(-scores)[:5]]
-            hits["photograph_names_all"].append(hit)
-            if target.names & IMAGENET_LIKE:
-                hits["photograph_names"].append(hit)
-    return {
-        key: round(value, 4)
-        for name, rows in hits.items()
-        for key, value in (
-            (f"{name}_top1", float(np.mean([row[0] for row in rows]))),
-            (f"{name}_top5", float(np.mean([any(row) for row in rows]))),
-            (f"{name}_objects", len(rows)),
-        )
+class _Namer:
+    """Names what one click finds, from the `common` vocabulary."""
+
+    def __init__(self, nano: Nano, repository: Path) -> None:
+        path = repository / "text_encoder/vocabularies/common.json"
+        self.nano = nano
+        self.classes = [frozenset(names) for names in json.loads(path.read_text(encoding="utf-8"))["classes"]]
+        self.known = frozenset[str]().union(*self.classes)
+        self.texts = nano.text([name for names in self.classes for name in names])
+        self.owners = np.repeat(np.arange(len(self.classes)), [len(names) for names in self.classes])
+
+    def measure(self, pictures: Pictures, groups: dict[str, Callable[[Target], bool]]) -> dict[str, float]:
+        """Top-1, top-5 and number of the objects of each group; a synonym of the true name counts."""
+        hits = defaultdict(list)
+        for image, targets in pictures:
+            encoded = self.nano.encode(image)
+            for target in (target for target in targets if target.names & self.known):
+                hit = [bool(target.names & names) for names in self.likeliest(encoded, target)]
+                for group in (group for group, holds in groups.items() if holds(target)):
+                    hits[group].append(hit)
+        return {
+            f"{group}_{key}": round(value, 4)
+            for group, rows in hits.items()
+            for key, value in (
+                ("top1", float(np.mean([row[0] for row in rows]))),
+                ("top5", float(np.mean([any(row) for row in rows]))),
+                ("objects", len(rows)),
+            )
+        }
+
+    def likeliest(self, encoded: EncodedImage, target: Target) -> list[frozenset[str]]:
+        """The five best classes."""
+        prompt = Prompt(((*target.click, 1),))
+        logits = self.nano.clean(self.nano.decode(encoded, prompt), prompt, encoded=encoded)
+        scores = self.nano.scores(self.nano.embed(encoded, logits), self.texts)
+        best = np.zeros(len(self.classes), np.float32)
+        np.maximum.at(best, self.owners, scores)
+        return [self.classes[index] for index in np.argsort(-best)[:5]]
+
+
+def photograph_names(namer: _Namer, pictures: Pictures) -> dict[str, float]:
+    """Objects clicked on photographs: those whose kind ImageNet has, every whole one, and parts."""
+    groups: dict[str, Callable[[Target], bool]] = {
+        "photograph_names": lambda target: not target.part and bool(target.names & IMAGENET_LIKE),
+        "photograph_names_all": lambda target: not target.part,
+        "photograph_part_names": lambda target: target.part,
     }
+    return namer.measure(pictures, groups)
 
 
 def drawing_names(nano: Nano, work: Path) -> dict[str, float]:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import onnx
@@ -12,10 +12,24 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
 from export.nano import graphs
-from export.nano.graphs import INPUT_SIZE, LOW_RES_SIZE, ImageEncoderGraph, PromptDecoderGraph, RegionEncoderGraph
+from export.nano.graphs import (
+    INPUT_SIZE,
+    LOW_RES_SIZE,
+    Classifier,
+    ImageEncoderGraph,
+    PromptDecoderGraph,
+    RegionEncoderGraph,
+)
 from export.nano.ingredients import TRUNK, source_folder
+from export.nano.photographed_classes import load_classes
 from export.nano.recognition import load_head
-from export.nano.text import copy_reference_text_encoder, imagenet_lemmas, write_text_encoder, write_tokenizer
+from export.nano.text import (
+    TextEncoder,
+    copy_reference_text_encoder,
+    imagenet_lemmas,
+    write_text_encoder,
+    write_tokenizer,
+)
 from export.nano.train import MaskNetwork, training_record
 from export.nano.trunk import Trunk, load_trunk
 from export.onnx_export import forget_sources
@@ -34,6 +48,8 @@ REGION_GROUP = ("region_32", "region_16", "region_64")
 
 
 CLEAN_UP = {"smooth_sigma": 0.8, "keep_prompted": True, "fill_holes_below": 0.15, "drop_islands_below": 0.05}
+Half = Literal["masks", "names"]
+"""Image encoder and prompt decoder; region and text encoder."""
 EMBEDDINGS = ("region_embedding",)
 FEATURE_CROP = "feature_embedding"
 """The baseline's output: nothing that serves reads it."""
@@ -58,26 +74,30 @@ class Export:
     max_batch_size: int
 
 
-def export_repository(work: Path, repository: Path, *, masks_only: bool = False) -> None:
-    """Graphs from `work`'s checkpoints to `repository`; `masks_only` keeps the region and text encoders that are there.
+def export_repository(work: Path, repository: Path, *, only: Half | None = None) -> None:
+    """Graphs from `work`'s checkpoints to `repository`; with `only` one half of them, while the other stays as it is.
 
-    Both rest on the frozen trunk alone, so new masks need no new names.
+    Names rest on the frozen trunk alone, so that new masks need no new names, nor new names other masks.
     """
     torch.set_num_threads(2)
-    trunk, class_weight, class_bias = load_trunk(source_folder(work, TRUNK))
-    masks = MaskNetwork().eval()
-    masks.load_state_dict(torch.load(work / "masks.pt", map_location="cpu", weights_only=True)["average"])
-    exports = [_image_encoder(trunk, masks), _prompt_decoder(masks)]
-    if not masks_only:
-        class_texts = write_text_side(work, repository)
-        exports.append(_region_encoder(RegionEncoderGraph(class_weight, class_bias, class_texts, load_head(work))))
+    trunk, *classifier = load_trunk(source_folder(work, TRUNK))
+    exports = []
+    if only != "names":
+        masks = MaskNetwork().eval()
+        masks.load_state_dict(torch.load(work / "masks.pt", map_location="cpu", weights_only=True)["average"])
+        exports += [_image_encoder(trunk, masks), _prompt_decoder(masks)]
+    if only != "masks":
+        texts = write_text_side(work, repository)
+        photographed = load_classes(work, TextEncoder(repository / "text_encoder"))
+        regions = RegionEncoderGraph(Classifier(*classifier, texts), photographed, load_head(work))
+        exports.append(_region_encoder(regions))
     for export in exports:
         model = ModelFolder(repository / export.name, export.max_batch_size)
         round_weights(export.network)
         write_graph(export, model.graph)
         check_parity(export, model.graph)
         write_config(model)
-    if not masks_only:
+    if only != "masks":
         write_config(ModelFolder(repository / "text_encoder", TEXTS_PER_BATCH))
     write_manifest(repository, manifest(work))
     write_gpu_configs(repository)

@@ -19,6 +19,8 @@ BUNDLE = {
 """Channels and stride of each tensor that leaves the image encoder."""
 INPUT_SIZE = 512
 LOW_RES_SIZE = 128
+HALVED_SIDE = 8
+"""Cells of the deepest map of half the picture."""
 COVERAGE_POWER = 1.5
 """A cell that the mask only touches says little about the object."""
 CONSE_CLASSES = 10
@@ -79,28 +81,40 @@ def mask_boxes(logits: Tensor) -> Tensor:
     return torch.stack([x1, y1, x2, y2], dim=2) * (INPUT_SIZE / side) * found[..., None]
 
 
+class Classifier(nn.Module):
+    """A linear classifier of C pooled features, and the text embeddings of its K classes."""
+
+    weight: Tensor
+    bias: Tensor
+    texts: Tensor
+
+    def __init__(self, weight: Tensor, bias: Tensor, texts: Tensor) -> None:
+        """[K,C], [K], [K,D]."""
+        super().__init__()
+        self.register_buffer("weight", weight)
+        self.register_buffer("bias", bias)
+        self.register_buffer("texts", texts)
+
+    def forward(self, pooled: Tensor) -> Tensor:
+        """BxNxC -> logits BxNxK."""
+        return pooled @ self.weight.T + self.bias
+
+
 class RegionEncoderGraph(nn.Module):
     """Region group and cleaned masks -> region embeddings in the text space.
 
-    The second output is what the frozen classifier alone says about the pooled features: the feature-crop baseline.
+    The second output is what the published classifier alone says about the pooled features: the feature-crop baseline.
     """
-
-    class_weight: Tensor
-    class_bias: Tensor
-    class_texts: Tensor
 
     def __init__(
         self,
-        class_weight: Tensor,
-        class_bias: Tensor,
-        class_texts: Tensor,
+        published: Classifier,
+        photographed: Classifier | None = None,
         trained: tuple[nn.Module, nn.Module] | None = None,
     ) -> None:
-        """Classifier [1000,1280], [1000]; its classes' text embeddings [1000,D]; the trained head and gate, if any."""
+        """ImageNet's classes of 1280 features; the photographs' of 1392; head and gate. The latter if trained."""
         super().__init__()
-        self.register_buffer("class_weight", class_weight)
-        self.register_buffer("class_bias", class_bias)
-        self.register_buffer("class_texts", class_texts)
+        self.published, self.photographed = published, photographed
         self.head, self.gate = trained or (None, None)
 
     def forward(
@@ -110,25 +124,29 @@ class RegionEncoderGraph(nn.Module):
         weights = masks.float() * (boxes[..., 2] > boxes[..., 0]).float()[..., None, None]
         found = weights.amax((2, 3)).unsqueeze(2)
         deep, shallow, halved = (pool(level.float(), weights) for level in (region_32, region_16, region_64))
-        cells = halved_cells(weights, region_64.shape[3])
-        plain = functional.normalize(self.conse(torch.lerp(deep, halved, 0.5 * cells)), dim=2, eps=1e-6)
-        embedding = plain
+        deepest = at_two_scales(deep, halved, weights)
+        logits, texts = self.published(deepest), self.published.texts
+        plain = embedding = conse(logits, texts)
+        if self.photographed is not None:
+            more = self.photographed(torch.cat([deepest, shallow], dim=2))
+            embedding = conse(torch.cat([logits, more], dim=2), torch.cat([texts, self.photographed.texts]))
         if self.head is not None and self.gate is not None:
             pooled = torch.cat([deep, shallow], dim=2)
             drawn = self.gate(pooled)
-            embedding = (1 - drawn) * plain + drawn * functional.normalize(self.head(pooled), dim=2, eps=1e-6)
+            embedding = (1 - drawn) * embedding + drawn * functional.normalize(self.head(pooled), dim=2, eps=1e-6)
         return functional.normalize(embedding, dim=2, eps=1e-6) * found, plain * found
 
-    def conse(self, pooled: Tensor) -> Tensor:
-        """Convex combination of the likeliest classes' texts (Norouzi et al., 2014): no training, any vocabulary."""
-        probabilities = (pooled @ self.class_weight.T + self.class_bias).softmax(2)
-        best, classes = probabilities.topk(CONSE_CLASSES, dim=2)
-        return (best[..., None] * self.class_texts[classes]).sum(2)
+
+def conse(logits: Tensor, texts: Tensor) -> Tensor:
+    """Convex combination of the likeliest classes' texts (Norouzi et al., 2014): BxNxK, KxD -> BxNxD, unit length."""
+    best, classes = logits.softmax(2).topk(CONSE_CLASSES, dim=2)
+    return functional.normalize((best[..., None] * texts[classes]).sum(2), dim=2, eps=1e-6)
 
 
-def halved_cells(masks: Tensor, side: int) -> Tensor:
-    """BxNxLxL -> BxNx1: how many cells of a side x side map an object fills, at most one; a part of one says little."""
-    return (masks.mean((2, 3)) * side**2).clamp(max=1)[..., None]
+def at_two_scales(whole: Tensor, halved: Tensor, masks: Tensor) -> Tensor:
+    """Pooled BxNxC of a picture and of its half -> their mean; the half counts less where an object fills no cell."""
+    cells = (masks.mean((2, 3)) * HALVED_SIDE**2).clamp(max=1)[..., None]
+    return torch.lerp(whole, halved, 0.5 * cells)
 
 
 def pool(level: Tensor, masks: Tensor) -> Tensor:

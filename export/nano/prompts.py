@@ -13,15 +13,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 
-from export.nano.photographs import Kind, Photograph, load_annotated
+from export.nano.photographs import Kind, Photograph, load_annotated, window
 from export.nano.scenes import Scene, read_scene
 from export.nano.textures import Rng, UInt8Image
 
 SLOTS = 6
 """Two box corners and four clicks."""
 STRIDE = 4
-SMALLEST_WINDOW = 60
-"""Pixels of a photograph; a smaller window shows nothing but blur."""
 BoolMask = NDArray[np.bool_]
 
 
@@ -133,13 +131,13 @@ def prompted(rng: Rng, scene: Scene, *, size: int, settings: PromptSettings) -> 
         targets.append(_quarter(mask))
         coords.append(place)
         kinds.append(kind)
-    return _recolour(rng, image), valid, np.stack(targets), np.stack(coords), np.stack(kinds)
+    return recolour(rng, image), valid, np.stack(targets), np.stack(coords), np.stack(kinds)
 
 
 def prompted_photograph(rng: Rng, photograph: Photograph, *, size: int, settings: PromptSettings) -> Sample:
     """A turned and stretched window of a photograph, letterboxed, with first prompts; one row of `Batch`."""
     while True:
-        image, masks, valid = _window(rng, photograph, size, around=_choose(rng, photograph.kinds, settings))
+        image, masks, valid = window(rng, photograph, size, around=_choose(rng, photograph.kinds, settings))
         large = np.count_nonzero(masks, axis=(1, 2)) >= settings.smallest_object
         if large.any():
             break
@@ -155,7 +153,7 @@ def prompted_photograph(rng: Rng, photograph: Photograph, *, size: int, settings
         targets.append(_quarter(masks[index]))
         coords.append(place)
         labels.append(label)
-    return _recolour(rng, image), valid, np.stack(targets), np.stack(coords), np.stack(labels)
+    return recolour(rng, image), valid, np.stack(targets), np.stack(coords), np.stack(labels)
 
 
 def _choose(rng: Rng, kinds: Sequence[Kind], settings: PromptSettings) -> int:
@@ -164,36 +162,6 @@ def _choose(rng: Rng, kinds: Sequence[Kind], settings: PromptSettings) -> int:
     weight = {"thing": 1 - parts - stuff, "part": parts, "stuff": stuff}
     share = np.array([weight[kind] / kinds.count(kind) for kind in kinds])
     return int(rng.choice(len(kinds), p=share / share.sum()))
-
-
-def _window(
-    rng: Rng, photograph: Photograph, size: int, *, around: int
-) -> tuple[UInt8Image, NDArray[np.bool_], NDArray[np.int32]]:
-    """Image [S,S,3], masks [N,S,S] and valid size, of a window that holds most of one mask."""
-    height, width = photograph.image.shape[:2]
-    x, y, across, down = cv2.boundingRect(photograph.masks[around].astype(np.uint8))
-    extent = max(across, down, SMALLEST_WINDOW) * rng.uniform(1.0, 1.3)
-    extent = float(np.exp(rng.uniform(np.log(extent), np.log(max(extent, height, width)))))
-    ratio = np.exp(rng.uniform(np.log(0.6), np.log(1 / 0.6)))
-    view = np.minimum(extent * np.array([min(1, ratio), min(1, 1 / ratio)]), (width, height))
-    centre = np.array([x + across / 2, y + down / 2]) + rng.uniform(-0.3, 0.3, 2) * view
-    centre = np.clip(centre, view / 2, np.maximum((width, height) - view / 2, view / 2))
-    valid = np.maximum(view[::-1] * size / view.max() + 0.5, 1).astype(np.int32)
-    angle, scale = rng.normal(0, 0.08), size / view.max()
-    mirror = -1.0 if rng.random() < 0.5 else 1.0
-    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]) @ np.diag([mirror, 1.0])
-    stretch = np.diag(np.exp(rng.normal(0, 0.06, 2)))
-    matrix = scale * turn @ stretch
-    affine = np.column_stack([matrix, valid[::-1] / 2 - matrix @ centre])
-    out = (int(valid[1]), int(valid[0]))
-    soft = cv2.GaussianBlur(photograph.image, (0, 0), 0.5 / scale) if scale < 0.7 else photograph.image
-    view_of = {"M": affine, "dsize": out, "borderMode": cv2.BORDER_REFLECT_101}
-    image = np.zeros((size, size, 3), np.uint8)
-    image[: valid[0], : valid[1]] = cv2.warpAffine(soft, flags=cv2.INTER_LINEAR, **view_of)
-    masks = np.zeros((len(photograph.masks), size, size), np.bool_)
-    for target, mask in zip(masks, photograph.masks, strict=True):
-        target[: valid[0], : valid[1]] = cv2.warpAffine(mask.astype(np.uint8), flags=cv2.INTER_NEAREST, **view_of) > 0
-    return image, masks, valid
 
 
 def _shuffled(rng: Rng, numbers: UInt8Image, smallest: int) -> NDArray[np.int64]:
@@ -226,7 +194,8 @@ def _valid_size(rng: Rng, size: int) -> NDArray[np.int32]:
     return valid
 
 
-def _recolour(rng: Rng, image: UInt8Image) -> UInt8Image:
+def recolour(rng: Rng, image: UInt8Image) -> UInt8Image:
+    """Another exposure and white balance; now and then gray."""
     gain = rng.uniform(0.75, 1.25) * rng.uniform(0.9, 1.1, 3)
     changed = np.clip((image - 128.0) * gain + 128 + rng.uniform(-20, 20), 0, 255).astype(np.uint8)
     if rng.random() < 0.08:

@@ -3,19 +3,24 @@
 import torch
 
 from export.nano.export import REGION_GROUP
-from export.nano.graphs import BUNDLE, INPUT_SIZE, LOW_RES_SIZE, RegionEncoderGraph, mask_boxes
+from export.nano.graphs import BUNDLE, INPUT_SIZE, LOW_RES_SIZE, Classifier, RegionEncoderGraph, mask_boxes
 from export.nano.recognition import DrawingGate, RegionHead
 
 WIDTH = 384
 
 
-def graph(*, trained: bool) -> RegionEncoderGraph:
-    generator = torch.Generator().manual_seed(0)
-    weight = torch.randn(1000, BUNDLE["region_32"][0], generator=generator)
-    texts = torch.nn.functional.normalize(torch.randn(1000, WIDTH, generator=generator), dim=1)
+def classifier(classes: int, features: int, *, seed: int) -> Classifier:
+    generator = torch.Generator().manual_seed(seed)
+    texts = torch.nn.functional.normalize(torch.randn(classes, WIDTH, generator=generator), dim=1)
+    return Classifier(torch.randn(classes, features, generator=generator), torch.zeros(classes), texts)
+
+
+def graph(*, trained: bool, photographed: bool = False) -> RegionEncoderGraph:
+    deepest, shallow = BUNDLE["region_32"][0], BUNDLE["region_16"][0]
+    more = classifier(40, deepest + shallow, seed=3) if photographed else None
     torch.manual_seed(1)
     head = (RegionHead().eval(), DrawingGate().eval()) if trained else None
-    return RegionEncoderGraph(weight, torch.zeros(1000), texts, head).eval()
+    return RegionEncoderGraph(classifier(1000, deepest, seed=0), more, head).eval()
 
 
 def inputs() -> tuple[torch.Tensor, ...]:
@@ -37,6 +42,29 @@ def test_the_baseline_knows_nothing_of_the_trained_head() -> None:
     trained, still = graph(trained=True)(*inputs())
     torch.testing.assert_close(still, baseline)
     assert (trained - own)[0, 0].norm() > 1e-3
+
+
+@torch.inference_mode()
+def test_the_baseline_knows_nothing_of_the_photographs_classes() -> None:
+    """They stand beside ImageNet's in the model's own answer alone, be they as sure as can be."""
+    _, baseline = graph(trained=False)(*inputs())
+    network = graph(trained=False, photographed=True)
+    assert network.photographed is not None
+    network.photographed.bias += 1e3
+    own, still = network(*inputs())
+    torch.testing.assert_close(still, baseline)
+    assert (own - baseline)[0, 0].norm() > 1e-3
+
+
+@torch.inference_mode()
+def test_a_class_that_is_beyond_doubt_gives_its_text() -> None:
+    """Whichever of the two classifiers has it."""
+    for name, place in (("published", 7), ("photographed", 5)):
+        network = graph(trained=False, photographed=True)
+        sure = network.get_submodule(name)
+        assert isinstance(sure, Classifier)
+        sure.bias[place] = 1e6
+        torch.testing.assert_close(network(*inputs())[0][0, 0], sure.texts[place])
 
 
 @torch.inference_mode()

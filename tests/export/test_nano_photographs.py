@@ -28,7 +28,9 @@ def house() -> Photograph:
     door[80:110, 70:90] = True
     wall[~house] = True
     image[house], image[door] = (220, 20, 20), (20, 220, 20)
-    return Photograph(image, np.stack([house, front, door, wall]), ("thing", "part", "part", "stuff"))
+    return Photograph(
+        image, np.stack([house, front, door, wall]), ("thing", "part", "part", "stuff"), ("house", None, "door", "wall")
+    )
 
 
 def test_masks_are_of_known_packages_and_never_of_a_picture_that_is_measured() -> None:
@@ -42,6 +44,7 @@ def test_masks_are_of_known_packages_and_never_of_a_picture_that_is_measured() -
         assert row["author"]
         for item in row["masks"]:
             assert item["kind"] in {"thing", "part", "stuff"}
+            assert item.get("noun", "a").replace(" ", "").isalpha()
             mask = coco_mask.decode({"size": row["size"], "counts": item["counts"]})
             assert mask.any()
     assert sum(len(row["masks"]) for row in ROWS) > 500
@@ -50,7 +53,8 @@ def test_masks_are_of_known_packages_and_never_of_a_picture_that_is_measured() -
 def test_concepts_held_out_are_not_trained_on() -> None:
     """Photographs of what the held-out scenes show serve to choose weights by."""
     for row in ROWS:
-        shown = {word for item in row["masks"] for word in item["name"].replace("-", "_").split("_")}
+        names = [item["name"] for item in row["masks"]] + [item.get("noun", "") for item in row["masks"]]
+        shown = {word for name in names for word in name.replace("-", "_").replace(" ", "_").split("_")}
         assert row["validation"] or not shown & HELD_OUT, row["path"]
 
 
@@ -61,14 +65,16 @@ def test_photographs_come_from_their_packages(tmp_path: Path, monkeypatch: pytes
     counts = coco_mask.encode(np.asfortranarray(mask))["counts"].decode()
     row = {"package": "matplotlib", "path": "a/b.jpg", "size": [900, 1200], "validation": False}
     index = tmp_path / "index.json"
-    index.write_text(json.dumps([row | {"masks": [{"name": "x", "kind": "thing", "counts": counts}]}]))
+    item = {"kind": "thing", "counts": counts}
+    index.write_text(json.dumps([row | {"masks": [item | {"name": "x1", "noun": "x"}, item | {"name": "y"}]}]))
     monkeypatch.setattr(photographs, "INDEX", index)
     picture = tmp_path / "source/matplotlib/a/b.jpg"
     picture.parent.mkdir(parents=True)
     cv2.imwrite(str(picture), np.full((900, 1200, 3), 7, np.uint8))
     (found,) = load_annotated(tmp_path)
     assert found.image.shape == (576, 768, 3)
-    assert found.masks.sum() == pytest.approx(mask.sum() * 0.64**2, rel=0.01)
+    assert found.masks.sum() == pytest.approx(2 * mask.sum() * 0.64**2, rel=0.01)
+    assert found.nouns == ("x", None)
     assert not load_annotated(tmp_path, validation=True)
     cv2.imwrite(str(picture), np.full((600, 1200, 3), 7, np.uint8))
     with pytest.raises(ValueError, match="1200 x 900"):

@@ -99,7 +99,7 @@ def test_masks_are_as_good_as_the_manifest_says(
     assert found == pytest.approx(stated, abs=IOU_TOLERANCE)
 
 
-@pytest.mark.parametrize("figure", ["photograph_names", "photograph_names_all"])
+@pytest.mark.parametrize("figure", ["photograph_names", "photograph_names_all", "photograph_part_names"])
 def test_names_are_as_good_as_the_manifest_says(
     figure: str, quality: dict[str, float], dataset: DataSet, clicked: Steps
 ) -> None:
@@ -108,8 +108,9 @@ def test_names_are_as_good_as_the_manifest_says(
     synonyms = {plain_name(names[0]): {plain_name(name) for name in names} for names in document["classes"]}
     known = set().union(*synonyms.values())
     wanted = set(IMAGENET_LIKE) if figure == "photograph_names" else known
-    whole = [target for target in chosen(dataset, coins=False) if not target.part]
-    targets = [target for target in whole if target.category.names & known & wanted]
+    parts = figure == "photograph_part_names"
+    either = [target for target in chosen(dataset, coins=False) if target.part is parts]
+    targets = [target for target in either if target.category.names & known & wanted]
     assert len(targets) == quality[f"{figure}_objects"]
     for among in (1, 5):
         names = [clicked[target.id][0]["names"][:among] for target in targets]
