@@ -112,7 +112,7 @@ class RegionEncoderGraph(nn.Module):
         photographed: Classifier | None = None,
         trained: tuple[nn.Module, nn.Module] | None = None,
     ) -> None:
-        """ImageNet's classes of 1280 features; the photographs' of 1392; head and gate. The latter if trained."""
+        """ImageNet's classes by 1280 features; what was trained: the photographs' by 1392, head and gate."""
         super().__init__()
         self.published, self.photographed = published, photographed
         self.head, self.gate = trained or (None, None)

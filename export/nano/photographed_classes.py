@@ -58,11 +58,11 @@ class Examples:
 
 
 @torch.no_grad()
-def photographed_examples(work: Path, config: ClassesConfig, *, validation: bool = False) -> Examples:
-    """Each photograph whole and in windows, every mask that lies within pooled as the region encoder does."""
+def photographed_examples(work: Path, config: ClassesConfig) -> Examples:
+    """Each training photograph whole and in windows, every mask that lies within pooled as the region encoder does."""
     trunk = load_trunk(source_folder(work, TRUNK))[0]
     features, nouns, photographs = [], [], []
-    for number, photograph in enumerate(tqdm(load_annotated(work, validation=validation), "photographs", unit="")):
+    for number, photograph in enumerate(tqdm(load_annotated(work), "photographs", unit="picture")):
         rng = np.random.default_rng([config.seed, number])
         for image, masks, valid, shown in _views(rng, photograph, config.views):
             features.append(_pooled(trunk, image, masks, valid))

@@ -42,7 +42,7 @@ def photograph(monkeypatch: pytest.MonkeyPatch) -> Photograph:
     masks[SMALL, 10:16, 10:16] = True
     masks[TALL, :, 400:] = True
     photograph = Photograph(image, masks, ("thing", "part", "thing"), ("man", "eye", None))
-    monkeypatch.setattr(photographed_classes, "load_annotated", lambda _, **__: [photograph])
+    monkeypatch.setattr(photographed_classes, "load_annotated", lambda _: [photograph])
     return photograph
 
 
