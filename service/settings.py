@@ -60,7 +60,9 @@ class Settings(BaseSettings):
         "onnxruntime", description="runtime of the model in this process; openvino needs the extra of that name"
     )
     openvino_precision: Literal["f32", "bf16", "f16", "auto"] = Field(
-        "f32", description="what OpenVINO computes float32 graphs in; auto is what the processor does fastest"
+        "f32",
+        description="what OpenVINO computes the image encoder in, the light graphs staying in f32;"
+        " auto is what the processor does fastest",
     )
     threads: int = Field(0, ge=0, description="threads of one model call in this process; 0 is one for each core")
     memory_cache_mib: int = Field(1024, ge=0, description="MiB of embeddings kept in memory")

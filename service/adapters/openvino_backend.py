@@ -13,21 +13,25 @@ from service.core.spec import MODEL_NAMES
 from service.core.types import Array, Tensors
 
 _AUTO = "auto"
+_HEAVY = "image_encoder"
 
 
 class OpenVinoBackend(EmbeddedBackend):
     """OpenVINO's compiled models; raises InvalidRepository when a graph and its config.pbtxt differ.
 
-    `precision` is what is computed in where a graph says float32: f32, bf16, f16, or auto for what the processor does
-    fastest. A processor that cannot, computes in float32.
+    `precision` is what the image encoder computes in where its graph says float32: f32, bf16, f16, or auto for what the
+    processor does fastest. A processor that cannot, computes in float32. The other graphs always do: they are light,
+    and most of what a lower precision does to masks it does in the decoder.
     """
 
     def __init__(self, repository: Repository, *, threads: int, workers: int, precision: str) -> None:
         core = _library().Core()
         options = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": threads}
-        if precision != _AUTO:
-            options["INFERENCE_PRECISION_HINT"] = precision
-        sessions = {name: _open(core, repository.graphs[name], options) for name in MODEL_NAMES}
+        exact = options | {"INFERENCE_PRECISION_HINT": "f32"}
+        heavy = options if precision == _AUTO else options | {"INFERENCE_PRECISION_HINT": precision}
+        sessions = {
+            name: _open(core, repository.graphs[name], heavy if name == _HEAVY else exact) for name in MODEL_NAMES
+        }
         super().__init__(repository, sessions, failures=(RuntimeError, ValueError, KeyError), workers=workers)
 
 

@@ -78,11 +78,11 @@ def prompts(*, count: int, slots: int = 2, seed: int = 0) -> dict[str, Array]:
     }
 
 
-def assert_logits(answer: Mapping[str, Array], inputs: Mapping[str, Array], *, rtol: float = 1e-5) -> None:
+def assert_logits(answer: Mapping[str, Array], inputs: Mapping[str, Array]) -> None:
     """The tiny decoder adds brightness and coordinates."""
     brightness = inputs["image_embedding"].astype(np.float32).sum(axis=1, keepdims=True)
     wanted = brightness + inputs["point_coords"].astype(np.float32).sum(axis=(2, 3))[..., None, None]
-    np.testing.assert_allclose(answer["mask_logits"].astype(np.float32), wanted, rtol=rtol)
+    np.testing.assert_allclose(answer["mask_logits"].astype(np.float32), wanted, rtol=1e-5)
 
 
 async def test_says_which_repository_it_serves(backend: ModelBackend, repository: Repository) -> None:
@@ -166,7 +166,7 @@ async def test_probe_passes_while_every_model_answers(backend: ModelBackend) -> 
 async def test_openvino_takes_every_precision_on_any_processor(repository: Repository, precision: str) -> None:
     engine = OpenVinoBackend(repository, threads=1, workers=1, precision=precision)
     answer = await engine.run("prompt_decoder", prompts(count=2))
-    assert_logits(answer, prompts(count=2), rtol=2e-2)
+    assert_logits(answer, prompts(count=2))  # the decoder stays in float32
     await engine.close()
 
 
