@@ -2,8 +2,8 @@
 
 `photographs.json` has a row a picture: package and path (ingredients.py fetches them), licence, author, size (height,
 width), whether it is for `validation`, and the masks: name, kind, the noun that a person would say (where there is a
-common one), COCO's compressed run lengths at that size. Pictures
-for validation choose among weights and are never trained on; all that show a concept which scenes hold out are such.
+common one), COCO's compressed run lengths at that size. Pictures for validation choose among weights and are never
+trained on; all that show a concept which scenes hold out are such.
 The evaluation set (tests/evaluation_set) shares no picture with either.
 """
 

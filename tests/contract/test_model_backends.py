@@ -167,6 +167,9 @@ async def test_openvino_takes_every_precision_on_any_processor(repository: Repos
     engine = OpenVinoBackend(repository, threads=1, workers=1, precision=precision)
     answer = await engine.run("prompt_decoder", prompts(count=2))
     assert_logits(answer, prompts(count=2))  # the decoder stays in float32
+    image = np.full((1, 64, 64, 3), 77, np.uint8)
+    bundle = await engine.run("image_encoder", {"image": image, "valid_size": np.full((1, 2), 64, np.int32)})
+    np.testing.assert_allclose(bundle["colours"].astype(np.float32), 77, rtol=2e-2)
     await engine.close()
 
 
