@@ -19,9 +19,10 @@ from tqdm import tqdm
 
 from export.nano.graphs import INPUT_SIZE, Classifier, at_two_scales, pool
 from export.nano.ingredients import TRUNK, source_folder
-from export.nano.photographs import Photograph, load_annotated, window
+from export.nano.photographs import BoolMasks, Photograph, load_annotated, window
 from export.nano.prompts import recolour
 from export.nano.text import TextEncoder
+from export.nano.textures import Rng, UInt8Image
 from export.nano.train import halve, normalise
 from export.nano.trunk import Trunk, load_trunk
 
@@ -71,10 +72,10 @@ def photographed_examples(work: Path, config: ClassesConfig) -> Examples:
     return Examples(torch.cat(features), tuple(BROADER.get(noun or "", noun) for noun in nouns), tuple(photographs))
 
 
-_View = tuple[NDArray[np.uint8], NDArray[np.bool_], NDArray[np.int32], list[int]]
+_View = tuple[UInt8Image, BoolMasks, NDArray[np.int32], list[int]]
 
 
-def _views(rng: np.random.Generator, photograph: Photograph, count: int) -> Iterator[_View]:
+def _views(rng: Rng, photograph: Photograph, count: int) -> Iterator[_View]:
     """Image, masks, valid size, and the masks' places in the photograph."""
     for index in range(count):
         if index == 0:
@@ -91,7 +92,7 @@ def _views(rng: np.random.Generator, photograph: Photograph, count: int) -> Iter
             yield image, masks[shown], valid, shown
 
 
-def _whole(photograph: Photograph) -> tuple[NDArray[np.uint8], NDArray[np.bool_], NDArray[np.int32]]:
+def _whole(photograph: Photograph) -> tuple[UInt8Image, BoolMasks, NDArray[np.int32]]:
     height, width = photograph.image.shape[:2]
     scale = INPUT_SIZE / max(height, width)
     size = round(width * scale), round(height * scale)
@@ -111,7 +112,7 @@ def _edges(mask: NDArray[np.bool_], valid: NDArray[np.int32]) -> int:
     return (x == 0) + (y == 0) + (x + width >= valid[1]) + (y + height >= valid[0])
 
 
-def _pooled(trunk: Trunk, image: NDArray[np.uint8], masks: NDArray[np.bool_], valid: NDArray[np.int32]) -> Tensor:
+def _pooled(trunk: Trunk, image: UInt8Image, masks: BoolMasks, valid: NDArray[np.int32]) -> Tensor:
     frame = normalise(torch.from_numpy(image)[None], torch.from_numpy(valid)[None])
     covered = (functional.avg_pool2d(torch.from_numpy(masks)[None].float(), 4) > 0.5).float()
     maps, halved = trunk(frame), trunk(halve(frame))
